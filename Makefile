@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+.PHONY: help up test check lint format types contract bench lock
+python := .venv/bin/python
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: ## Install what is needed and run everything here; Ctrl-C stops it
+	@ops/install.sh run
+	@$(python) -m photochanger.cli up
+
+test: ## Run the whole test suite on a real (embedded) PostgreSQL
+	@ops/install.sh dev
+	@$(python) -m pytest -n 4
+
+check: ## Lint, types, tests and contract drift: what CI runs
+	@ops/install.sh dev
+	@$(MAKE) --no-print-directory lint types contract
+	@$(python) -m pytest -n 4
+
+lint: ## Ruff: rules and format
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+format: ## Let ruff mend what it can
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+types: ## mypy, strict
+	@.venv/bin/mypy
+
+contract: ## Check that contract, models and routes agree
+	@$(python) -m spec.drift
+
+bench: ## Measure the queue and the whole ingest beside their contenders
+	@ops/install.sh dev
+	@$(python) -m ops.bench
+
+lock: ## Write the hashed locks anew
+	@ops/lock/compile.sh

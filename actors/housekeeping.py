@@ -1,0 +1,40 @@
+"""Sweeps as actors: thin; ``retention`` decides what goes. The scheduler only sends them."""
+
+from __future__ import annotations
+
+import dramatiq
+
+from actors import workshop
+from photochanger import logs, retention
+from photochanger.broker.messages import QUEUE
+
+
+@dramatiq.actor(queue_name=QUEUE, max_retries=0)
+async def sweep(task: str) -> None:
+    """Runs one of ``SWEEPS`` and remembers that it did."""
+    try:
+        removed = await SWEEPS[task]()
+    except Exception:
+        logs.event("sweep.failed", task=task, exc_info=True)
+        raise
+    await retention.record_run(workshop.db, task, removed)
+    logs.event("sweep.finished", task=task, removed=removed)
+
+
+async def _results() -> int:
+    return await retention.clean_results(workshop.db, workshop.storage)
+
+
+async def _originals() -> int:
+    return await retention.clean_originals(workshop.db, workshop.storage)
+
+
+async def _orphans() -> int:
+    return await retention.clean_orphans(workshop.db, workshop.storage)
+
+
+async def _history() -> int:
+    return await retention.clean_history(workshop.db)
+
+
+SWEEPS = {"results": _results, "originals": _originals, "orphans": _orphans, "history": _history}

@@ -1,0 +1,124 @@
+"""APScheduler: knows when, never what. Any number may run; the one that holds the lease acts.
+
+Everything is sent to the workers, except expiry, which must not wait behind the queue and acts itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from photochanger import config, leases, logs, retention
+from photochanger.broker import messages
+from photochanger.config import Config
+from photochanger.db import Database
+from photochanger.failures import Unavailable
+from photochanger.storage.local import LocalStorage
+
+LEASE = "scheduler"
+LEASE_S = 15.0
+RENEW_S = 5.0
+EXPIRE_EVERY_S = 1.0
+#: Sweep → seconds between runs. Bytes are gone ≤15 minutes after their time.
+SWEEPS_EVERY_S = {"results": 300, "originals": 300, "orphans": 600, "history": 3600}
+
+
+class Scheduler:
+    """One scheduler process. ``holder`` names it in the lease."""
+
+    def __init__(self, db: Database, storage: LocalStorage) -> None:
+        self.db = db
+        self.storage = storage
+        self.holder = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        self.leading = False
+        self._timers = AsyncIOScheduler(
+            timezone=UTC,
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+        )
+
+    async def start(self) -> None:
+        """Begins to try for the lease; sweeps that the stored last run says are overdue go at once."""
+        last = {row["name"]: row["last_run_at"] for row in await self.db.fetch("SELECT * FROM scheduled_run")}
+        now = datetime.now(UTC)
+        self._timers.add_job(self.renew, "interval", seconds=RENEW_S, next_run_time=now)
+        self._timers.add_job(self.expire, "interval", seconds=EXPIRE_EVERY_S)
+        for task, every_s in SWEEPS_EVERY_S.items():
+            due = last[task] + timedelta(seconds=every_s) if task in last else now
+            self._timers.add_job(
+                self.send, "interval", args=[task], seconds=every_s, next_run_time=max(due, now + timedelta(seconds=1))
+            )
+        await self.renew()
+        self._timers.start()
+
+    async def renew(self) -> None:
+        try:
+            leading = await leases.hold(self.db, LEASE, self.holder, ttl_s=LEASE_S)
+        except Unavailable:
+            leading = False
+        if leading != self.leading:
+            self.leading = leading
+            logs.event("schedule.leading" if leading else "schedule.following", holder=self.holder)
+
+    async def expire(self) -> None:
+        """Acts under the lease checked in the same breath: a leader that was paused asks before it does anything."""
+        try:
+            if await leases.hold(self.db, LEASE, self.holder, ttl_s=LEASE_S):
+                removed = await retention.expire_overdue(self.db, self.storage)
+                await retention.record_run(self.db, "expire", removed)
+        except Unavailable:
+            return  # web and workers expire their own; the next second tries again
+
+    async def send(self, task: str) -> None:
+        try:
+            async with self.db.transaction() as connection:
+                held = await connection.execute(
+                    b"SELECT FROM lease WHERE name = %s AND holder = %s AND expires_at > clock_timestamp() FOR UPDATE",
+                    (LEASE, self.holder),
+                )
+                if held.rowcount:
+                    await messages.enqueue(connection, messages.message("sweep", task=task), priority=10)
+        except Unavailable:
+            logs.event("sweep.failed", task=task)
+
+    async def stop(self) -> None:
+        self._timers.shutdown(wait=False)
+        try:
+            await leases.release(self.db, LEASE, self.holder)
+        except Unavailable:
+            return  # it runs out by itself
+
+
+async def run(settings: Config) -> None:
+    """Runs until SIGTERM or SIGINT."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    db = Database(settings.require_database_url(), connections=2, application_name="photochanger scheduler")
+    storage = LocalStorage(settings.media)
+    storage.prepare()
+    scheduler = Scheduler(db, storage)
+    while not stopped.is_set():
+        try:
+            await scheduler.start()
+            break
+        except Unavailable:
+            await asyncio.sleep(1)
+    await stopped.wait()
+    await scheduler.stop()
+    await db.close()
+
+
+def main() -> None:
+    settings = config.load_or_exit()
+    logs.setup(settings.log_format, settings.log_level)
+    asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""``photochanger``: what an operator says to the server from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from photochanger import __version__, config, schema
+from photochanger.config import Config, ConfigError
+from photochanger.db import Database
+from photochanger.failures import Failure
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; 0, or 1 with a clear line on stderr."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = config.load()
+        if arguments.command == "up":
+            from photochanger.cli.up import up
+
+            return up(settings)
+        return asyncio.run(_run(arguments, settings))
+    except (ConfigError, Failure) as error:
+        print(f"photochanger: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="photochanger", description="Turns photos with AI under a deadline.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands.add_parser("up", help="run everything here: web, worker, scheduler, and PostgreSQL where none is set")
+    migrate = commands.add_parser("migrate", help="bring the database to this version's schema")
+    migrate.add_argument("target", nargs="?", default="head", help="a migration, head, base or -1 (default: head)")
+    ingest = commands.add_parser("ingest-password", help="make a new ingest password and show it, once")
+    ingest.add_argument("--grace-hours", type=float, default=24.0, help="the old one stays valid (default: 24)")
+    admin = commands.add_parser("admin-password", help="give an account a new password and show it, once")
+    admin.add_argument("name", nargs="?", default="admin")
+    _slot_parser(commands)
+    _template_parser(commands)
+    queue = commands.add_parser("queue", help="look at the queue; requeue dead letters")
+    queue.add_argument("action", choices=["show", "requeue"])
+    settings = commands.add_parser("settings", help="show or change the administrator's settings")
+    settings.add_argument("changes", nargs="*", metavar="name=value", help="value as JSON")
+    return parser
+
+
+def _slot_parser(commands: Any) -> None:
+    slot = commands.add_parser("slot", help="show or change a slot").add_subparsers(dest="action", required=True)
+    show = slot.add_parser("show", help="all slots, or one as JSON")
+    show.add_argument("id", nargs="?")
+    change = slot.add_parser("set", help="change a slot; what is not named stays")
+    change.add_argument("id")
+    change.add_argument("--name")
+    change.add_argument("--on", dest="is_active", action="store_true", default=None)
+    change.add_argument("--off", dest="is_active", action="store_false")
+    change.add_argument("--provider", help="of a route with one rung (default: local)")
+    change.add_argument("--operation", help="of a route with one rung")
+    change.add_argument("--settings", help="of a route with one rung, as JSON")
+    change.add_argument("--route", help="the whole route, as JSON")
+    change.add_argument("--options", help="the slot's options, as JSON")
+
+
+def _template_parser(commands: Any) -> None:
+    template = commands.add_parser("template", help="list or add template pictures")
+    actions = template.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="every template")
+    add = actions.add_parser("add", help="store a picture and print its id")
+    add.add_argument("file", type=Path)
+    add.add_argument("--name", help="default: the file's name")
+
+
+async def _run(arguments: argparse.Namespace, settings: Config) -> int:
+    commands = {
+        "migrate": _migrate,
+        "ingest-password": _ingest_password,
+        "admin-password": _admin_password,
+        "slot": _slot,
+        "template": _template,
+        "queue": _queue,
+        "settings": _settings,
+    }
+    async with _database_url(settings) as url:
+        return await commands[arguments.command](arguments, settings, url)
+
+
+@asynccontextmanager
+async def _database_url(settings: Config) -> AsyncIterator[str]:
+    """The configured or running database; else the home's embedded one, started for this command."""
+    try:
+        yield settings.require_database_url()
+        return
+    except ConfigError:
+        if not (settings.home / "pg").exists():
+            raise
+    from photochanger.embedded import EmbeddedPostgres
+
+    server = EmbeddedPostgres(settings.home / "pg")
+    try:
+        yield await asyncio.to_thread(server.start)
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+@asynccontextmanager
+async def _opened(url: str) -> AsyncIterator[Database]:
+    db = Database(url, connections=2, application_name="photochanger cli")
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+async def _migrate(arguments: argparse.Namespace, settings: Config, url: str) -> int:
+    await asyncio.to_thread(schema.migrate, url, arguments.target)
+    async with _opened(url) as db:
+        print(f"The database is at {await schema.current(db) or 'base'}")
+    return 0
+
+
+async def _ingest_password(arguments: argparse.Namespace, settings: Config, url: str) -> int:
+    from photochanger import accounts
+
+    async with _opened(url) as db:
+        made = await accounts.rotate_ingest_password(db, grace=timedelta(hours=arguments.grace_hours))
+    print(made)
+    if settings.ingest_password is not None:
+        print("PHOTOCHANGER_INGEST_PASSWORD is set and wins at the next start", file=sys.stderr)
+    return 0
+
+
+async def _admin_password(arguments: argparse.Namespace, settings: Config, url: str) -> int:
+    from photochanger import accounts
+
+    async with _opened(url) as db:
+        made = await accounts.set_admin_password(db, arguments.name)
+    if made is None:
+        raise ConfigError(f"there is no account {arguments.name}")
+    print(made)
+    return 0
+
+
+async def _slot(arguments: argparse.Namespace, settings: Config, url: str) -> int:
+    from photochanger import slots
+    from photochanger.failures import SlotNotFound
+
+    async with _opened(url) as db:
+        found = await slots.all_slots(db)
+        if arguments.id is None:
+            for slot in found.values():
+                rungs = " → ".join(f"{rung.provider}/{rung.operation}" for rung in slot.route.rungs)
+                print(f"{slot.id}  {'on ' if slot.is_active else 'off'}  {slot.name:<24}  {rungs}")
+            return 0
+        if arguments.id not in found:
+            raise SlotNotFound(f"There is no slot {arguments.id}")
+        slot = found[arguments.id]
+        if arguments.action == "set":
+            slot = await slots.save(db, _changed(slot, arguments))
+        print(slot.model_dump_json(indent=2))
+    return 0
+
+
+def _changed(slot: Any, arguments: argparse.Namespace) -> Any:
+    from pydantic import ValidationError
+
+    from photochanger import settings as app_settings
+
+    changes = slot.model_dump()
+    for name in ("name", "is_active"):
+        if getattr(arguments, name) is not None:
+            changes[name] = getattr(arguments, name)
+    for name in ("route", "options"):
+        if getattr(arguments, name) is not None:
+            changes[name] = _json(f"--{name}", getattr(arguments, name))
+    if arguments.operation is not None:
+        rung = {"provider": arguments.provider or "local", "operation": arguments.operation}
+        changes["route"] = {"rungs": [{**rung, "settings": _json("--settings", arguments.settings or "{}")}]}
+    elif arguments.settings is not None or arguments.provider is not None:
+        raise ConfigError("--provider and --settings go with --operation")
+    try:
+        return type(slot).model_validate(changes)
+    except ValidationError as error:
+        raise app_settings.invalid(error) from None
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: not JSON: {error}") from None
+
+
+async def _template(arguments: argparse.Namespace, settings: Config, url: str) -> int:
+    from photochanger import templates
+    from photochanger.storage.local import LocalStorage
+
+    storage = LocalStorage(settings.media)
+    storage.prepare()
+    async with _opened(url) as db:
+        if arguments.action == "add":
+            print(await templates.add(db, storage, arguments.file, name=arguments.name or arguments.file.name))
+            return 0
+        for row in await templates.listing(db):
+            print(f"{row['id']}  {row['width']} x {row['height']}  {row['mime']:<10}  {row['name']}")
+    return 0
+
+
+async def _queue(arguments: argparse.Namespace, settings: Config, url: str) -> int:
+    async with _opened(url) as db:
+        if arguments.action == "requeue":
+            rows = await db.fetch(
+                "UPDATE dramatiq.queue SET state = 'queued', due_at = clock_timestamp(), mtime = clock_timestamp() "
+                "WHERE state = 'rejected' RETURNING message_id"
+            )
+            print(f"{len(rows)} requeued")
+            return 0
+        for row in await db.fetch(
+            "SELECT state::text AS state, count(*) AS count, min(due_at) AS oldest FROM dramatiq.queue "
+            "GROUP BY state ORDER BY state"
+        ):
+            print(f"{row['state']:<10} {row['count']:>8}  oldest {row['oldest']:%Y-%m-%d %H:%M:%S}")
+        for row in await db.fetch("SELECT * FROM dramatiq.worker ORDER BY id"):
+            print(f"worker {row['id']}  {row['host']}:{row['pid']}  {row['threads']} threads  beat {row['beat_at']}")
+    return 0
+
+
+async def _settings(arguments: argparse.Namespace, settings: Config, url: str) -> int:
+    from photochanger import settings as app_settings
+
+    async with _opened(url) as db:
+        changes = {}
+        for change in arguments.changes:
+            name, separator, value = change.partition("=")
+            if not separator or name in ("ingest_passwords", "media_marker"):
+                raise ConfigError(f"{change}: write name=value; passwords have commands of their own")
+            changes[name] = _json(name, value)
+        saved = await app_settings.save(db, changes) if changes else await app_settings.load(db)
+    print(saved.model_dump_json(indent=2, exclude={"ingest_passwords", "media_marker"}))
+    return 0

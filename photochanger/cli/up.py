@@ -1,0 +1,294 @@
+"""``photochanger up``: PostgreSQL where none is set, migrations, and web, worker and scheduler under one supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import shlex
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import httpx
+import psutil
+
+from photochanger import accounts, logs, metrics, schema, settings, slots, tokens
+from photochanger.config import PROJECT, Config, ConfigError
+from photochanger.db import Database
+from photochanger.process import die_with_parent
+from photochanger.storage.local import LocalStorage
+
+#: Seconds a part may take to end by itself: the longest deadline, and time to say so.
+STOP_S = 70.0
+READY_S = 60.0
+RESTART_PAUSE_S = (0.2, 5.0)
+SAMPLE = PROJECT / "ops" / "sample" / "photo.jpg"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the first start made and shows once; ``None`` where it was there already."""
+
+    admin_password: str | None
+    ingest_password: str | None
+
+
+def up(config: Config) -> int:
+    """Runs until SIGINT or SIGTERM; leaves no process, lock or socket behind."""
+    logs.setup(config.log_format, config.log_level)
+    config.home.mkdir(parents=True, exist_ok=True)
+    config.run_dir.mkdir(exist_ok=True, mode=0o700)
+    with _only_one(config) as lock:
+        _check_port(config)
+        _end_leftovers(config)
+        server = None
+        try:
+            if config.database_url is None:
+                from photochanger.embedded import EmbeddedPostgres
+
+                server = EmbeddedPostgres(config.home / "pg")
+                config = config.model_copy(update={"database_url": server.start()})
+            assert config.database_url is not None
+            _write_private(config.run_dir / "database_url", config.database_url)
+            schema.migrate(config.database_url)
+            return asyncio.run(_serve(config, lock))
+        finally:
+            if server is not None:
+                server.stop()
+            for name in ("database_url", "processes"):
+                (config.run_dir / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _only_one(config: Config) -> IO[str]:  # type: ignore[misc]
+    """The right to run this home; the kernel takes it back however the process ends."""
+    with (config.run_dir / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"PhotoChanger already runs for {config.home}; a second copy needs its own PHOTOCHANGER_HOME and PORT"
+            ) from None
+        yield file
+        (config.run_dir / "lock").unlink(missing_ok=True)
+
+
+def _check_port(config: Config) -> None:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(f"PORT: {config.port} is in use; choose another, like PORT={config.port + 1}") from None
+            raise ConfigError(f"PHOTOCHANGER_HOST: cannot listen on {config.host}: {error.strerror}") from None
+
+
+def _end_leftovers(config: Config) -> None:
+    """Ends processes of an earlier supervisor that was killed: the kernel has told them, this makes sure."""
+    try:
+        recorded = (config.run_dir / "processes").read_text().split()
+    except FileNotFoundError:
+        return
+    for entry in recorded:
+        pid, _, started = entry.partition(":")
+        with contextlib.suppress(psutil.Error, ValueError):
+            process = psutil.Process(int(pid))
+            if abs(process.create_time() - float(started)) < 0.05:
+                for one in (*process.children(recursive=True), process):
+                    with contextlib.suppress(psutil.Error):
+                        one.kill()
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+async def _serve(config: Config, lock: IO[str]) -> int:
+    shown = await _prepare(config)
+    supervisor = Supervisor(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, supervisor.stop)
+    running = asyncio.create_task(supervisor.run())
+    ready = asyncio.create_task(_ready(config))
+    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done() and not supervisor.stopping.is_set():
+        print(_banner(config, shown) if ready.result() else "PhotoChanger is not ready yet; see the log", flush=True)
+    ready.cancel()
+    await running
+    return 0
+
+
+async def _prepare(config: Config) -> Shown:
+    """Slots, keys, media root, passwords: whatever a fresh database and home lack."""
+    assert config.database_url is not None
+    db = Database(config.database_url, connections=2, application_name="photochanger up")
+    try:
+        tokens.master_keys(config)
+        await slots.create_first(db)
+        marker = LocalStorage(config.media).prepare()
+        known = (await settings.load(db)).media_marker
+        if known is None:
+            await settings.save(db, {"media_marker": marker})
+        elif known != marker:
+            raise ConfigError(
+                f"PHOTOCHANGER_MEDIA_ROOT: {config.media} is not the media root this database belongs to"
+            )
+        given = config.ingest_password.get_secret_value() if config.ingest_password else None
+        admin = config.admin_password.get_secret_value() if config.admin_password else None
+        made_admin = await accounts.create_first_admin(db, admin)
+        return Shown(made_admin, await accounts.ensure_ingest_password(db, given))
+    finally:
+        await db.close()
+
+
+class Supervisor:
+    """Starts the parts, restarts what dies, stops them in order: web first, while the workers still answer it."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        metrics_dir = config.run_dir / "metrics"
+        metrics.prepare_dir(metrics_dir)
+        assert config.database_url is not None
+        self._env = {
+            **os.environ,
+            "PHOTOCHANGER_DATABASE_URL": config.database_url,
+            "PHOTOCHANGER_HOME": str(config.home),
+            "PROMETHEUS_MULTIPROC_DIR": str(metrics_dir),
+        }
+
+    def stop(self) -> None:
+        """Once: gently. Twice: now."""
+        (self._hurry if self.stopping.is_set() else self.stopping).set()
+
+    async def run(self) -> None:
+        keepers = {name: asyncio.create_task(self._keep(name, argv)) for name, argv in self._parts().items()}
+        await self.stopping.wait()
+        for name in ("web", "worker", "scheduler"):
+            await self._end(name)
+            await keepers[name]
+
+    def _parts(self) -> dict[str, list[str]]:
+        config = self._config
+        proxies = (
+            ["--proxy-headers", "--forwarded-allow-ips", config.trusted_proxies]
+            if config.trusted_proxies
+            else ["--no-proxy-headers"]
+        )
+        return {
+            "web": [
+                "uvicorn", "web.app:app", "--host", config.host, "--port", str(config.port),
+                "--http", "web.protocol:Protocol", "--no-access-log", "--no-server-header", "--log-level", "warning",
+                "--timeout-graceful-shutdown", str(int(STOP_S)), *proxies,
+            ],  # fmt: skip
+            "worker": [
+                "dramatiq", "actors", "--processes", "1", "--threads", str(config.worker_threads),
+                "--skip-logging", "--worker-shutdown-timeout", str(int(STOP_S * 1000)),
+            ],  # fmt: skip
+            "scheduler": ["actors.scheduler"],
+        }
+
+    async def _keep(self, name: str, argv: list[str]) -> None:
+        pause = RESTART_PAUSE_S[0]
+        while not self.stopping.is_set():
+            began = time.monotonic()
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                *argv,
+                cwd=PROJECT,
+                env=self._env,
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+            self._processes[name] = process
+            self._record()
+            logs.event("process.started", process=name, pid=process.pid)
+            status = await process.wait()
+            if self.stopping.is_set():
+                return
+            pause = RESTART_PAUSE_S[0] if time.monotonic() - began > 10 else min(pause * 2, RESTART_PAUSE_S[1])
+            logs.event("process.ended", process=name, pid=process.pid, status=status, restart_in_s=pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), pause)
+
+    def _record(self) -> None:
+        entries = []
+        for process in self._processes.values():
+            with contextlib.suppress(psutil.Error):
+                entries.append(f"{process.pid}:{psutil.Process(process.pid).create_time()}")
+        (self._config.run_dir / "processes").write_text("\n".join(entries))
+
+    async def _end(self, name: str) -> None:
+        process = self._processes.get(name)
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        ended = asyncio.ensure_future(process.wait())
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait({ended, hurry}, timeout=STOP_S + 5, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not ended.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        await ended
+
+
+async def _ready(config: Config) -> bool:
+    """Whether ``/readyz`` says yes within ``READY_S``."""
+    until = time.monotonic() + READY_S
+    host = _reachable(config.host)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        while time.monotonic() < until:
+            with contextlib.suppress(httpx.HTTPError):
+                if (await client.get(f"http://{host}:{config.port}/readyz", timeout=2)).status_code == 200:
+                    return True
+            await asyncio.sleep(0.05)
+    return False
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+
+
+def _banner(config: Config, shown: Shown) -> str:
+    address = f"http://{_reachable(config.host)}:{config.port}"
+    command = f"{shlex.quote(str(Path(sys.executable).parent / 'photochanger'))}"
+    given = config.ingest_password.get_secret_value() if config.ingest_password else None
+    password = shown.ingest_password or given
+    admin = (
+        f"{accounts.FIRST_ADMIN} / {shown.admin_password}   (shown only now)"
+        if shown.admin_password
+        else f"{accounts.FIRST_ADMIN}; a new password: {command} admin-password"
+    )
+    ingest = (
+        f"{shown.ingest_password}   (shown only now)"
+        if shown.ingest_password
+        else ("as set by PHOTOCHANGER_INGEST_PASSWORD" if given else f"a new one: {command} ingest-password")
+    )
+    send = shlex.quote(f"password={password}") if password else "password=YOUR-INGEST-PASSWORD"
+    return (
+        f"\nPhotoChanger is ready.\n\n"
+        f"  Address          {address}\n"
+        f"  Administrator    {admin}\n"
+        f"  Ingest password  {ingest}\n\n"
+        f"  Send a photo, get it back changed:\n\n"
+        f"    curl -f -F {send} -F {shlex.quote(f'fileToUpload=@{SAMPLE}')} {address}/ingest/slot-001 -o changed.jpg\n\n"
+        f"  Ctrl-C stops everything.\n"
+    )

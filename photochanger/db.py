@@ -1,0 +1,103 @@
+"""The one way to the database: pooled psycopg connections, single statements, and transactions everything can join."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from photochanger.failures import Unavailable
+
+Params = Mapping[str, Any]
+Row = dict[str, Any]
+
+#: Seconds to wait for PostgreSQL to accept a connection, and for a free one in the pool: a guest is told
+#: ``unavailable`` within two seconds.
+CONNECT_TIMEOUT_S = 2
+POOL_TIMEOUT_S = 1.5
+#: Seconds after which the pool stops trying to reconnect by itself; the next request tries again at once.
+RECONNECT_S = 1.0
+RETRY_PAUSE_S = 0.1
+
+
+class Database:
+    """A pool in autocommit: a statement is its own transaction unless ``transaction()`` is opened."""
+
+    def __init__(self, url: str, *, connections: int, application_name: str) -> None:
+        self.url = url
+        self._pool = AsyncConnectionPool(
+            url,
+            min_size=1,
+            max_size=connections,
+            timeout=POOL_TIMEOUT_S,
+            reconnect_timeout=RECONNECT_S,
+            check=_refuse_dead,
+            open=False,
+            kwargs={
+                "autocommit": True,
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "application_name": application_name,
+            },
+        )
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A pooled psycopg connection, in autocommit.
+
+        Raises:
+            Unavailable: PostgreSQL cannot be reached, or the connection was lost.
+        """
+        try:
+            await self._pool.open()
+            async with self._pool.connection() as connection:
+                yield connection
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+            raise Unavailable("The database cannot be reached", retry_after_s=2) from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection with an open transaction: commits at the end, rolls back on an exception."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def fetch(self, sql: str, params: Params | None = None, *, patience_s: float = 0.0) -> list[Row]:
+        """Runs one statement and returns its rows.
+
+        ``patience_s``: keep trying that long while PostgreSQL is away. Give it only with statements that may run
+        twice: the answer to one that was committed can be lost with the connection.
+
+        Raises:
+            Unavailable: PostgreSQL cannot be reached.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + patience_s
+        while True:
+            try:
+                async with self.connection() as connection:
+                    return await fetch(connection, sql, params)
+            except Unavailable:
+                if loop.time() + RETRY_PAUSE_S >= give_up:
+                    raise
+                await asyncio.sleep(RETRY_PAUSE_S)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+
+async def fetch(connection: psycopg.AsyncConnection[Any], sql: str, params: Params | None = None) -> list[Row]:
+    """Runs one statement on ``connection``; the rows as dictionaries, none when it returns nothing."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(sql.encode(), params)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def _refuse_dead(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Finds a connection whose server is gone without a round trip: an idle socket has nothing to say but EOF."""
+    if select.select([connection.fileno()], [], [], 0)[0]:
+        raise psycopg.OperationalError("the server closed the connection")

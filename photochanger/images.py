@@ -1,0 +1,157 @@
+"""What a picture is, whether it may come in, and how it is turned upright and stripped before it goes anywhere.
+
+``probe`` reads headers only and is safe in the web process. Everything that decodes pixels (``decode``,
+``encode``, ``thumbnail``) belongs in a guarded process when the bytes come from outside (``image_pool.py``).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from photochanger.failures import ImageTooLarge, InvalidImage, UnsupportedMediaType
+
+try:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    _HEIF: tuple[str, ...] = ("HEIF",)
+except ImportError:
+    _HEIF = ()
+
+#: Pillow's format name → (MIME type, file name extension). Content decides, never the name or the declared type.
+ACCEPTED: dict[str, tuple[str, str]] = {
+    "JPEG": ("image/jpeg", "jpg"),
+    "MPO": ("image/jpeg", "jpg"),  # a JPEG with a second view behind it, as phones write; the first is taken
+    "PNG": ("image/png", "png"),
+    "WEBP": ("image/webp", "webp"),
+    **{name: ("image/heic", "heic") for name in _HEIF},
+}
+EXTENSIONS: dict[str, str] = dict(ACCEPTED.values())
+_FORMATS = tuple(name for name in ACCEPTED if name != "MPO")  # Pillow finds MPO through JPEG
+#: A camera photo has one frame; a 10,000-frame WebP is an attack on the decoder.
+MAX_FRAMES = 1
+#: Longest edge either way: the JPEG format's own limit, and the size at which line buffers hurt.
+MAX_EDGE = 65_500
+#: JPEG quality of results: visually lossless prints from booth printers, a third of the size of 98.
+RESULT_QUALITY = 92
+
+# Bounds are checked here, against the settings' own limit, before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture file says of itself: MIME type, extension without dot, stored size in pixels."""
+
+    mime: str
+    extension: str
+    width: int
+    height: int
+
+
+def probe(file: BinaryIO | Path, *, max_pixels: int) -> Header:
+    """Reads a picture's header, decoding nothing.
+
+    Raises:
+        UnsupportedMediaType: not JPEG, PNG, WebP (or HEIC where the extra is installed).
+        InvalidImage: the header is damaged.
+        ImageTooLarge: more than ``max_pixels``, or more than one frame.
+    """
+    with _open(file) as image:
+        _bound(image, max_pixels)
+        mime, extension = ACCEPTED[str(image.format)]
+        return Header(mime, extension, image.width, image.height)
+
+
+def probe_head(head: bytes, *, max_pixels: int) -> Header | None:
+    """``probe`` of a file's beginning; ``None`` when the beginning does not tell yet.
+
+    Raises:
+        ImageTooLarge: as ``probe``, so that a bomb is refused before the rest of it is read.
+    """
+    try:
+        return probe(BytesIO(head), max_pixels=max_pixels)
+    except (InvalidImage, UnsupportedMediaType):
+        return None
+
+
+def decode(file: BinaryIO | Path, *, max_pixels: int) -> Image.Image:
+    """The whole picture, upright, with its colour profile but no other metadata, as RGB or RGBA.
+
+    Raises:
+        UnsupportedMediaType, InvalidImage, ImageTooLarge: as ``probe``; ``InvalidImage`` also for a file cut short.
+    """
+    with _open(file) as image:
+        _bound(image, max_pixels)
+        try:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            profile = image.info.get("icc_profile")
+            mode = "RGBA" if _has_alpha(upright) else "RGB"
+            if upright.mode == "CMYK":
+                profile = None  # the profile describes inks; the pixels leave as RGB
+            plain = upright.convert(mode)
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+            raise InvalidImage(f"The picture cannot be decoded: {error}") from None
+    plain.info = {"icc_profile": profile} if profile else {}
+    return plain
+
+
+def encode(image: Image.Image, mime: str = "image/jpeg", *, quality: int = RESULT_QUALITY) -> bytes:
+    """The picture as a file of type ``mime`` (JPEG, PNG or WebP) with nothing in it but pixels and colour profile."""
+    out = BytesIO()
+    profile = image.info.get("icc_profile")
+    if mime == "image/jpeg":
+        if image.mode == "RGBA":
+            white = Image.new("RGB", image.size, "white")
+            white.paste(image, mask=image.getchannel("A"))
+            image = white
+        image.save(out, "JPEG", quality=quality, exif=b"", icc_profile=profile)
+    elif mime == "image/png":
+        image.save(out, "PNG", exif=b"", icc_profile=profile)
+    elif mime == "image/webp":
+        image.save(out, "WEBP", quality=quality, exif=b"", icc_profile=profile or b"")
+    else:
+        raise UnsupportedMediaType(f"{mime} cannot be written")
+    return out.getvalue()
+
+
+def thumbnail(path: Path, edge: int) -> bytes:
+    """A WebP whose longer side is at most ``edge`` pixels, from one of our own (trusted) files."""
+    with Image.open(path, formats=_FORMATS) as image:
+        image.draft("RGB", (edge, edge))
+        small = image.convert("RGBA" if _has_alpha(image) else "RGB")
+        profile = image.info.get("icc_profile")
+    small.thumbnail((edge, edge), Image.Resampling.LANCZOS)
+    small.info = {"icc_profile": profile} if profile else {}
+    return encode(small, "image/webp", quality=80)
+
+
+def _open(file: BinaryIO | Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise UnsupportedMediaType("The file is not a JPEG, PNG or WebP picture") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InvalidImage(f"The picture's header is damaged: {error}") from None
+
+
+def _bound(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels or max(image.size) > MAX_EDGE:
+        raise ImageTooLarge(
+            f"The picture has {image.width} x {image.height} pixels; at most {max_pixels / 1e6:g} megapixels are taken"
+        )
+    if image.format in ("WEBP", "PNG") and getattr(image, "n_frames", 1) > MAX_FRAMES:
+        raise ImageTooLarge("The picture is an animation; one frame is taken")
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info

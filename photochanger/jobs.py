@@ -1,0 +1,453 @@
+"""The only verbs on a job: submit, claim, dispatch, succeed, fail, expire, cancel, find.
+
+Each is one statement. A final state is decided by one guarded UPDATE on a row that was locked first: the guard is
+evaluated after the lock is held, never while waiting for it. Who changes no row has lost, deletes its file and is
+silent. All instants are the database's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import orjson
+from psycopg.types.json import Jsonb
+
+from photochanger.broker import messages
+from photochanger.db import Database, Row
+from photochanger.failures import Failure, ProviderFailure, SlotDisabled, SyncTimeout
+from photochanger.providers import Picture
+from photochanger.states import MAX_CLAIMS, JobStatus
+
+#: Rung with a job's id whenever one becomes final.
+JOB_BELL = "photochanger_job"
+#: Rows expired in one statement.
+EXPIRE_BATCH = 500
+#: Seconds a worker keeps trying to say how a job ended while PostgreSQL is away; past that, expiry has decided.
+FINAL_PATIENCE_S = 60.0
+
+_COLUMNS = """
+job.id, job.slot_id, job.status::text AS status, job.is_finalized, job.failure_reason, job.failure_detail,
+job.created_at, job.expires_at, job.finalized_at, job.claim_no, job.snapshot, job.payload_path, job.payload_mime,
+job.payload_bytes, job.payload_sha256, job.result_file_path, job.result_mime, job.result_bytes, job.result_sha256,
+job.result_width, job.result_height, job.result_expires_at, job.served_by
+"""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A photo that has been received and stored.
+
+    ``elapsed_s``: seconds since the request began, which count against the deadline. ``fields``: what else the
+    camera sent, kept as it came.
+    """
+
+    job_id: UUID
+    slot_id: str
+    payload_path: str
+    payload_mime: str
+    payload_bytes: int
+    payload_sha256: str
+    elapsed_s: float
+    t_sync_response_s: float
+    t_result_retention_s: float
+    t_original_retention_s: float
+    max_pixels: int
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+_SUBMIT = f"""
+WITH slot_now AS MATERIALIZED (
+    SELECT id, name, version, route, options FROM slot
+    WHERE id = %(slot_id)s AND is_active AND archived_at IS NULL
+), began AS MATERIALIZED (
+    SELECT clock_timestamp() - %(elapsed_s)s * interval '1 second' AS created_at
+), made AS (
+    INSERT INTO job (id, slot_id, status, created_at, expires_at, snapshot, fields,
+                     payload_path, payload_mime, payload_bytes, payload_sha256)
+    SELECT %(job_id)s, s.id, 'pending', b.created_at, b.created_at + %(t_sync_response_s)s * interval '1 second',
+           jsonb_build_object('slot_name', s.name, 'slot_version', s.version, 'route', s.route,
+                              'options', s.options) || %(times)s,
+           %(fields)s, %(payload_path)s, %(payload_mime)s, %(payload_bytes)s, %(payload_sha256)s
+    FROM slot_now s, began b
+    RETURNING id, created_at, expires_at
+), logged AS (
+    INSERT INTO processing_log (job_id, at, event) SELECT id, created_at, 'received' FROM made
+), sent AS (
+    {messages.ENQUEUE.replace("VALUES (", "SELECT ").rstrip().replace("'1 millisecond')", "'1 millisecond' FROM made")}
+    RETURNING 1
+)
+SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 AS remaining_s,
+       pg_notify('{messages.QUEUE_BELL}', '')
+FROM made, sent
+"""
+
+
+async def submit(db: Database, submission: Submission) -> float:
+    """Writes job, message and ``received`` in one transaction. Returns the seconds left until ``expires_at``.
+
+    Raises:
+        SlotDisabled: the slot was switched off or archived since the request began.
+        Unavailable: PostgreSQL cannot be reached; nothing was written, or the job runs and expires by itself.
+    """
+    message = messages.message("process_job", message_id=str(submission.job_id), job_id=str(submission.job_id))
+    rows = await db.fetch(
+        _SUBMIT,
+        {
+            **messages.row(message),
+            "job_id": submission.job_id,
+            "slot_id": submission.slot_id,
+            "elapsed_s": submission.elapsed_s,
+            "t_sync_response_s": submission.t_sync_response_s,
+            "times": Jsonb(
+                {
+                    "t_sync_response_s": submission.t_sync_response_s,
+                    "t_result_retention_s": submission.t_result_retention_s,
+                    "t_original_retention_s": submission.t_original_retention_s,
+                    "max_pixels": submission.max_pixels,
+                }
+            ),
+            "fields": Jsonb(dict(submission.fields), dumps=orjson.dumps),
+            "payload_path": submission.payload_path,
+            "payload_mime": submission.payload_mime,
+            "payload_bytes": submission.payload_bytes,
+            "payload_sha256": submission.payload_sha256,
+        },
+    )
+    if not rows:
+        raise SlotDisabled()
+    return float(rows[0]["remaining_s"])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to work on a job. ``claim_no`` fences off whoever claimed it before."""
+
+    job_id: UUID
+    claim_no: int
+    slot_id: str
+    remaining_s: float
+    queue_wait_s: float
+    payload_path: str
+    payload_mime: str
+    route: Mapping[str, Any]
+    max_pixels: int
+
+
+_CLAIM = f"""
+WITH locked AS MATERIALIZED (
+    SELECT id FROM job WHERE id = %(job_id)s FOR UPDATE
+), at AS MATERIALIZED (SELECT id, clock_timestamp() AS now FROM locked)
+, won AS (
+    UPDATE job SET status = 'processing', claim_no = claim_no + 1, claimed_at = at.now
+    FROM at
+    WHERE job.id = at.id AND NOT is_finalized AND at.now < expires_at AND claim_no < {MAX_CLAIMS}
+      AND (claim_no = 0 OR expires_at > at.now + interval '1 second' * coalesce(
+           (%(usual_s)s ->> (snapshot #>> '{{route,rungs,0,provider}}'))::float8, 0))
+    RETURNING job.*, at.now
+), logged AS (
+    INSERT INTO processing_log (job_id, at, event, detail)
+    SELECT id, now, 'claimed', jsonb_build_object('claim_no', claim_no) FROM won
+)
+SELECT id AS job_id, claim_no, slot_id, extract(epoch FROM expires_at - now)::float8 AS remaining_s,
+       extract(epoch FROM now - created_at)::float8 AS queue_wait_s,
+       payload_path, payload_mime, snapshot->'route' AS route, (snapshot->>'max_pixels')::bigint AS max_pixels
+FROM won
+"""
+
+
+async def claim(db: Database, job_id: UUID, *, usual_s: Mapping[str, float]) -> Claim | None:
+    """Takes a job to work on it; ``None`` when it is final, overdue, or may not be tried again (see ``lose``).
+
+    A job taken over after a crash is claimed only while the rest of its budget holds the usual time of its route's
+    first provider (``usual_s``, seconds by provider), and at most ``MAX_CLAIMS`` times in all.
+    """
+    # A claim need not be durable by itself: ``dispatch`` commits after it, before anything is paid for.
+    rows = await db.fetch(_CLAIM, {"job_id": job_id, "usual_s": Jsonb(dict(usual_s))})
+    return Claim(**rows[0]) if rows else None
+
+
+async def lose(db: Database, job_id: UUID) -> Final | None:
+    """Fails a job whose worker died and which may not be tried again; anything else is left alone."""
+    return await _finish(
+        db,
+        job_id,
+        claim_no=None,
+        status=JobStatus.FAILED,
+        code="worker_lost",
+        detail="The worker died while it worked on this photo, and there was no time for another try",
+        guard="claim_no > 0 AND at.now < expires_at",
+    )
+
+
+_DISPATCH = """
+WITH held AS MATERIALIZED (
+    SELECT id FROM job
+    WHERE id = %(job_id)s AND claim_no = %(claim_no)s AND NOT is_finalized AND clock_timestamp() < expires_at
+    FOR SHARE
+), made AS (
+    INSERT INTO attempt (job_id, claim_no, rung, provider, operation)
+    SELECT id, %(claim_no)s, %(rung)s, %(provider)s, %(operation)s FROM held
+    RETURNING id, job_id, dispatched_at
+), logged AS (
+    INSERT INTO processing_log (job_id, at, event, detail)
+    SELECT job_id, dispatched_at, 'dispatched',
+           jsonb_build_object('attempt', id, 'rung', %(rung)s::int, 'provider', %(provider)s::text,
+                              'operation', %(operation)s::text)
+    FROM made
+)
+SELECT id FROM made
+"""
+
+
+async def dispatch(db: Database, claim: Claim, *, rung: int, provider: str, operation: str) -> int | None:
+    """Records an attempt before the provider is called; its id, or ``None`` when the job is no longer ours to serve."""
+    rows = await db.fetch(
+        _DISPATCH,
+        {
+            "job_id": claim.job_id,
+            "claim_no": claim.claim_no,
+            "rung": rung,
+            "provider": provider,
+            "operation": operation,
+        },
+    )
+    return rows[0]["id"] if rows else None
+
+
+@dataclass(frozen=True)
+class Final:
+    """How a job ended, for the one who won: the original's key when its file is to be deleted now."""
+
+    job_id: UUID
+    drop_payload: str | None
+
+
+_RESPONDED = """
+responded AS (
+    UPDATE attempt SET responded_at = clock_timestamp() - %(since_response_s)s * interval '1 second',
+        model = %(model)s, cause = %(cause)s, detail = %(attempt_detail)s, finish_reason = %(finish_reason)s,
+        request_id = %(request_id)s, cost = %(cost)s
+    WHERE id = %(attempt)s AND responded_at IS NULL RETURNING id, job_id, responded_at, cause
+), logged_response AS (
+    INSERT INTO processing_log (job_id, at, event, detail)
+    SELECT job_id, responded_at, 'provider_responded', jsonb_build_object('attempt', id, 'cause', cause)
+    FROM responded
+)
+"""
+
+# The original goes with the job unless the snapshot keeps it; its file is deleted by the caller, after the commit.
+_KEEP = """
+payload_path = CASE WHEN coalesce((snapshot->>'t_original_retention_s')::float8, 0) > 0 THEN payload_path END,
+payload_expires_at = at.now + least((snapshot->>'t_original_retention_s')::float8,
+                                    (snapshot->>'t_result_retention_s')::float8) * interval '1 second'
+"""
+
+_SUCCEED = f"""
+WITH locked AS MATERIALIZED (
+    SELECT id, payload_path FROM job WHERE id = %(job_id)s FOR UPDATE
+), at AS MATERIALIZED (SELECT id, payload_path AS payload_was, clock_timestamp() AS now FROM locked)
+, won AS (
+    UPDATE job SET status = 'succeeded', is_finalized = true, finalized_at = at.now,
+        result_expires_at = at.now + (snapshot->>'t_result_retention_s')::float8 * interval '1 second',
+        result_file_path = %(key)s, result_mime = %(mime)s, result_bytes = %(bytes)s, result_sha256 = %(sha256)s,
+        result_width = %(width)s, result_height = %(height)s, served_by = %(served_by)s, {_KEEP}
+    FROM at
+    WHERE job.id = at.id AND claim_no = %(claim_no)s AND NOT is_finalized AND at.now < expires_at
+    RETURNING job.id, job.finalized_at, CASE WHEN job.payload_path IS NULL THEN payload_was END AS drop_payload
+), {_RESPONDED}, logged AS (
+    INSERT INTO processing_log (job_id, at, event) SELECT id, finalized_at, 'succeeded' FROM won
+)
+SELECT id AS job_id, drop_payload, pg_notify('{JOB_BELL}', id::text) FROM won
+"""
+
+
+async def succeed(
+    db: Database, claim: Claim, picture: Picture, *, key: str, served_by: str, attempt: int, since_response_s: float
+) -> Final | None:
+    """Makes ``picture``, already durable under ``key``, the job's result. ``None``: too late, or no longer ours.
+
+    Raises:
+        Unavailable: PostgreSQL stayed away for ``FINAL_PATIENCE_S``.
+    """
+    rows = await db.fetch(
+        _SUCCEED,
+        {
+            "job_id": claim.job_id,
+            "claim_no": claim.claim_no,
+            "key": key,
+            "mime": picture.mime,
+            "bytes": picture.bytes,
+            "sha256": picture.sha256,
+            "width": picture.width,
+            "height": picture.height,
+            "served_by": served_by,
+            **_attempt_end(attempt, since_response_s, picture=picture),
+        },
+        patience_s=FINAL_PATIENCE_S,
+    )
+    return Final(rows[0]["job_id"], rows[0]["drop_payload"]) if rows else await _already(db, claim, key)
+
+
+async def _already(db: Database, claim: Claim, key: str) -> Final | None:
+    """After a lost answer the statement runs twice; the second time finds its own work done."""
+    row = await find(db, claim.job_id)
+    ours = row is not None and row["result_file_path"] == key and row["claim_no"] == claim.claim_no
+    return Final(claim.job_id, None) if ours else None
+
+
+async def fail(
+    db: Database, claim: Claim, failure: Failure, *, attempt: int | None, since_response_s: float = 0.0
+) -> Final | None:
+    """Ends the job with ``failure``, unless it is no longer ours."""
+    return await _finish(
+        db,
+        claim.job_id,
+        claim_no=claim.claim_no,
+        status=JobStatus.TIMED_OUT if isinstance(failure, SyncTimeout) else JobStatus.FAILED,
+        code=failure.code,
+        detail=failure.detail,
+        guard="at.now < expires_at",
+        attempt=attempt,
+        since_response_s=since_response_s,
+        failure=failure,
+    )
+
+
+async def cancel(db: Database, job_id: UUID, *, detail: str) -> Final | None:
+    """Cancels a pending or running job; its worker aborts the call. ``None``: it is final already."""
+    return await _finish(
+        db, job_id, claim_no=None, status=JobStatus.CANCELLED, code="cancelled", detail=detail, guard="true"
+    )
+
+
+def _finish_sql(guard: str) -> str:
+    return f"""
+    WITH locked AS MATERIALIZED (
+        SELECT id, payload_path FROM job WHERE id = %(job_id)s FOR UPDATE
+    ), at AS MATERIALIZED (SELECT id, payload_path AS payload_was, clock_timestamp() AS now FROM locked)
+    , won AS (
+        UPDATE job SET status = %(status)s::job_status, is_finalized = true, finalized_at = at.now,
+            failure_reason = %(code)s, failure_detail = %(detail)s, {_KEEP}
+        FROM at
+        WHERE job.id = at.id AND (%(claim_no)s::int IS NULL OR claim_no = %(claim_no)s::int)
+          AND NOT is_finalized AND {guard}
+        RETURNING job.id, job.finalized_at, CASE WHEN job.payload_path IS NULL THEN payload_was END AS drop_payload
+    ), unsent AS (
+        DELETE FROM dramatiq.queue q USING won WHERE q.message_id = won.id AND q.state = 'queued'
+    ), {_RESPONDED}, logged AS (
+        INSERT INTO processing_log (job_id, at, event, detail)
+        SELECT id, finalized_at, %(status)s, jsonb_build_object('code', %(code)s::text) FROM won
+    )
+    SELECT id AS job_id, drop_payload, pg_notify('{JOB_BELL}', id::text),
+           pg_notify('{messages.STOP_BELL}', id::text)
+    FROM won
+    """
+
+
+async def _finish(
+    db: Database,
+    job_id: UUID,
+    *,
+    claim_no: int | None,
+    status: JobStatus,
+    code: str,
+    detail: str,
+    guard: str,
+    attempt: int | None = None,
+    since_response_s: float = 0.0,
+    failure: Failure | None = None,
+) -> Final | None:
+    rows = await db.fetch(
+        _finish_sql(guard),
+        {
+            "job_id": job_id,
+            "claim_no": claim_no,
+            "status": status.value,
+            "code": code,
+            "detail": detail,
+            **_attempt_end(attempt, since_response_s, failure=failure),
+        },
+        patience_s=FINAL_PATIENCE_S if claim_no is not None else 0.0,
+    )
+    return Final(rows[0]["job_id"], rows[0]["drop_payload"]) if rows else None
+
+
+async def abandon(db: Database, attempt: int, failure: Failure, *, since_response_s: float = 0.0) -> None:
+    """Records how an attempt ended whose job was decided by somebody else."""
+    await db.fetch(
+        f"WITH {_RESPONDED} SELECT FROM responded",
+        _attempt_end(attempt, since_response_s, failure=failure),
+        patience_s=FINAL_PATIENCE_S,
+    )
+
+
+def _attempt_end(
+    attempt: int | None, since_response_s: float, *, picture: Picture | None = None, failure: Failure | None = None
+) -> dict[str, Any]:
+    provider = failure if isinstance(failure, ProviderFailure) else None
+    return {
+        "attempt": attempt,
+        "since_response_s": since_response_s,
+        "cause": failure.code if failure else None,
+        "attempt_detail": failure.detail if failure else None,
+        "model": picture.model if picture else None,
+        "finish_reason": picture.finish_reason if picture else provider.finish_reason if provider else None,
+        "request_id": picture.request_id if picture else provider.request_id if provider else None,
+        "cost": picture.cost if picture else 0,
+    }
+
+
+_EXPIRE = f"""
+WITH locked AS MATERIALIZED (
+    SELECT id, payload_path FROM job
+    WHERE NOT is_finalized AND expires_at <= clock_timestamp()
+      AND (%(ids)s::uuid[] IS NULL OR id = ANY(%(ids)s::uuid[]))
+    ORDER BY expires_at LIMIT {EXPIRE_BATCH} FOR UPDATE SKIP LOCKED
+), at AS MATERIALIZED (SELECT id, payload_path AS payload_was, clock_timestamp() AS now FROM locked)
+, won AS (
+    UPDATE job SET status = 'timed_out', is_finalized = true, finalized_at = at.now,
+        failure_reason = 'sync_timeout',
+        failure_detail = CASE WHEN claim_no = 0 THEN 'No worker was free in time'
+                              ELSE 'The provider did not answer in time' END, {_KEEP}
+    FROM at
+    WHERE job.id = at.id AND NOT is_finalized AND at.now >= expires_at
+    RETURNING job.id, job.finalized_at, CASE WHEN job.payload_path IS NULL THEN payload_was END AS drop_payload
+), unsent AS (
+    DELETE FROM dramatiq.queue q USING won WHERE q.message_id = won.id AND q.state = 'queued'
+), logged AS (
+    INSERT INTO processing_log (job_id, at, event) SELECT id, finalized_at, 'timed_out' FROM won
+)
+SELECT id AS job_id, drop_payload, pg_notify('{JOB_BELL}', id::text), pg_notify('{messages.STOP_BELL}', id::text)
+FROM won
+"""
+
+
+async def expire(db: Database, job_ids: Iterable[UUID] | None = None) -> list[Final]:
+    """Times out overdue jobs: those of ``job_ids``, or any (at most ``EXPIRE_BATCH``)."""
+    ids = list(job_ids) if job_ids is not None else None
+    rows = await db.fetch(_EXPIRE, {"ids": ids})
+    return [Final(row["job_id"], row["drop_payload"]) for row in rows]
+
+
+async def find(db: Database, job_id: UUID) -> Row | None:
+    """A job's row as it stands, with ``now``, the database's clock."""
+    rows = await db.fetch(
+        f"SELECT {_COLUMNS}, clock_timestamp() AS now FROM job WHERE id = %(id)s",  # noqa: S608 - our own columns
+        {"id": job_id},
+    )
+    return rows[0] if rows else None
+
+
+FINAL_OF = f"SELECT {_COLUMNS}, clock_timestamp() AS now FROM job WHERE id = ANY(%(ids)s) AND is_finalized"  # noqa: S608
+
+
+async def unfinished(db: Database, job_ids: Iterable[UUID]) -> set[UUID]:
+    """Which of ``job_ids`` may still be worked on."""
+    rows = await db.fetch(
+        "SELECT id FROM job WHERE id = ANY(%(ids)s) AND NOT is_finalized AND expires_at > clock_timestamp()",
+        {"ids": list(job_ids)},
+    )
+    return {row["id"] for row in rows}

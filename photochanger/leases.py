@@ -1,0 +1,22 @@
+"""Rights that one process at a time holds, as rows that run out: a paused or dead holder loses them by itself."""
+
+from __future__ import annotations
+
+from photochanger.db import Database
+
+_HOLD = """
+INSERT INTO lease AS l (name, holder, expires_at)
+VALUES (%(name)s, %(holder)s, clock_timestamp() + %(ttl_s)s * interval '1 second')
+ON CONFLICT (name) DO UPDATE SET holder = EXCLUDED.holder, expires_at = EXCLUDED.expires_at
+WHERE l.holder = EXCLUDED.holder OR l.expires_at < clock_timestamp()
+RETURNING holder
+"""
+
+
+async def hold(db: Database, name: str, holder: str, *, ttl_s: float) -> bool:
+    """Takes or renews the right ``name`` for ``ttl_s`` seconds; False while somebody else has it."""
+    return bool(await db.fetch(_HOLD, {"name": name, "holder": holder, "ttl_s": ttl_s}))
+
+
+async def release(db: Database, name: str, holder: str) -> None:
+    await db.fetch("DELETE FROM lease WHERE name = %(name)s AND holder = %(holder)s", {"name": name, "holder": holder})

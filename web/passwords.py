@@ -1,0 +1,68 @@
+"""Checks the ingest password without blocking the loop, hashing once, and slowing those who guess.
+
+A verified password is remembered as an HMAC under a key of this process, so that argon2's 150 ms are not paid for
+every photo. Guessing is throttled by *distinct* wrong passwords per address and slot: one misconfigured camera that
+sends the same wrong one for ever does not lock a booth out.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from datetime import UTC, datetime
+
+from photochanger import accounts
+from photochanger.failures import InvalidPassword, RateLimited
+from photochanger.settings import PasswordHash
+
+WINDOW_S = 60.0
+DISTINCT_WRONG = 10
+#: Addresses remembered at once; the oldest is forgotten first.
+ADDRESSES = 10_000
+
+
+class IngestPassword:
+    """One per web process."""
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+        self._verified: dict[bytes, str] = {}
+        self._wrong: OrderedDict[tuple[str, str], dict[bytes, float]] = OrderedDict()
+
+    async def check(self, password: str, valid: list[PasswordHash], *, address: str, slot_id: str) -> None:
+        """Returns when ``password`` is one of ``valid``.
+
+        Raises:
+            InvalidPassword: it is not.
+            RateLimited: it is not remembered as right, and this address guessed too often.
+        """
+        now = datetime.now(UTC)
+        hashes = [one.hash for one in valid if one.valid_until is None or one.valid_until > now]
+        digest = hmac.digest(self._key, "\0".join([password, *hashes]).encode("utf-8", "replace"), "sha256")
+        if self._verified.get(digest) in hashes:
+            return
+        wrong = self._recent(address, slot_id)
+        if digest not in wrong:
+            if len(wrong) >= DISTINCT_WRONG:
+                oldest = min(wrong.values())
+                raise RateLimited(
+                    "Too many different wrong passwords from this address",
+                    retry_after_s=max(1.0, oldest + WINDOW_S - time.monotonic()),
+                )
+            for hashed in hashes:
+                if await accounts.verify(password, hashed):
+                    self._verified = {digest: hashed, **dict(list(self._verified.items())[:9])}
+                    return
+            wrong[digest] = time.monotonic()
+        raise InvalidPassword()
+
+    def _recent(self, address: str, slot_id: str) -> dict[bytes, float]:
+        since = time.monotonic() - WINDOW_S
+        key = (address, slot_id)
+        wrong = {digest: at for digest, at in self._wrong.pop(key, {}).items() if at > since}
+        self._wrong[key] = wrong
+        while len(self._wrong) > ADDRESSES:
+            self._wrong.popitem(last=False)
+        return wrong

@@ -1,0 +1,51 @@
+"""What the resources of one web process share; opened with the process, closed with it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from urllib.parse import quote
+from uuid import UUID
+
+import falcon.asgi
+
+from photochanger import settings, slots
+from photochanger.config import Config
+from photochanger.db import Database
+from photochanger.settings import Fresh, Settings
+from photochanger.slots import Slot
+from photochanger.storage.local import LocalStorage
+from photochanger.tokens import Links, master_keys
+from web.passwords import IngestPassword
+from web.waiting import Waiting
+
+
+class Services:
+    """``settings`` and ``slots`` are at most a second old."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.db = Database(
+            config.require_database_url(), connections=config.web_connections, application_name="photochanger web"
+        )
+        self.storage = LocalStorage(config.media)
+        self.settings: Fresh[Settings] = Fresh(lambda: settings.load(self.db))
+        self.slots: Fresh[dict[str, Slot]] = Fresh(lambda: slots.all_slots(self.db))
+        self.waiting = Waiting(self.db, self.storage, ring=not config.no_notify)
+        self.password = IngestPassword()
+        keys = master_keys(config)
+        self.result_links = Links(keys, "result")
+        self.status_links = Links(keys, "status")
+        self.cancel_links = Links(keys, "cancel")
+
+    async def open(self) -> None:
+        self.storage.prepare()
+        self.waiting.start()
+
+    async def close(self) -> None:
+        await self.waiting.close()
+        await self.db.close()
+
+    def url(self, req: falcon.asgi.Request, current: Settings, links: Links, path: str, job: UUID, end: datetime) -> str:
+        """An absolute link with its token; by the configured public address, else the one the request came to."""
+        base = current.public_base_url or f"{req.scheme}://{req.netloc}"
+        return f"{base}{path}?token={quote(links.token(str(job), end))}"
