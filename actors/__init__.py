@@ -9,11 +9,9 @@ from photochanger import config
 from photochanger.broker.postgres import LeasingBroker
 
 _config = config.load_or_exit()
-workshop = Workshop(_config)
-broker = LeasingBroker(
-    _config.require_database_url(), on_stop=workshop.look_at, ring=not _config.no_notify
-)
-broker.add_middleware(workshop)
+shared = Workshop(_config)
+broker = LeasingBroker(_config.require_database_url(), on_stop=shared.look_at, ring=not _config.no_notify)
+broker.add_middleware(shared)
 dramatiq.set_broker(broker)
 
 from actors import housekeeping, process_job  # noqa: E402, F401 - an actor needs the broker first

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dramatiq
 
-from actors import workshop
+from actors import shared
 from photochanger import logs, retention
 from photochanger.broker.messages import QUEUE
 
 
-@dramatiq.actor(queue_name=QUEUE, max_retries=0)
+@dramatiq.actor(queue_name=QUEUE, max_retries=0)  # type: ignore[arg-type]
 async def sweep(task: str) -> None:
     """Runs one of ``SWEEPS`` and remembers that it did."""
     try:
@@ -17,24 +17,24 @@ async def sweep(task: str) -> None:
     except Exception:
         logs.event("sweep.failed", task=task, exc_info=True)
         raise
-    await retention.record_run(workshop.db, task, removed)
+    await retention.record_run(shared.db, task, removed)
     logs.event("sweep.finished", task=task, removed=removed)
 
 
 async def _results() -> int:
-    return await retention.clean_results(workshop.db, workshop.storage)
+    return await retention.clean_results(shared.db, shared.storage)
 
 
 async def _originals() -> int:
-    return await retention.clean_originals(workshop.db, workshop.storage)
+    return await retention.clean_originals(shared.db, shared.storage)
 
 
 async def _orphans() -> int:
-    return await retention.clean_orphans(workshop.db, workshop.storage)
+    return await retention.clean_orphans(shared.db, shared.storage)
 
 
 async def _history() -> int:
-    return await retention.clean_history(workshop.db)
+    return await retention.clean_history(shared.db)
 
 
 SWEEPS = {"results": _results, "originals": _originals, "orphans": _orphans, "history": _history}

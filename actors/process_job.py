@@ -10,7 +10,7 @@ from uuid import UUID
 
 import dramatiq
 
-from actors import workshop
+from actors import shared
 from photochanger import images, jobs, logs, metrics, retention
 from photochanger.broker.messages import QUEUE
 from photochanger.jobs import Claim
@@ -18,21 +18,21 @@ from photochanger.routing import AttemptFailed, Served
 from photochanger.storage import RESULTS
 
 
-@dramatiq.actor(queue_name=QUEUE, max_retries=0)
+@dramatiq.actor(queue_name=QUEUE, max_retries=0)  # type: ignore[arg-type]
 async def process_job(job_id: str) -> None:
     """Does one job. Running it again is harmless: the row decides whether there is anything left to do."""
     logs.job_id.set(job_id)
     key = UUID(job_id)
-    claim = await jobs.claim(workshop.db, key, usual_s=workshop.router.usual_s())
+    claim = await jobs.claim(shared.db, key, usual_s=shared.router.usual_s())
     if claim is None:
-        await retention.drop_payloads(workshop.storage, [await jobs.lose(workshop.db, key)])
+        await retention.drop_payloads(shared.storage, [await jobs.lose(shared.db, key)])
         return
     metrics.QUEUE_SECONDS.observe(claim.queue_wait_s)
     if claim.claim_no > 1:
         metrics.RETRIES.labels("any").inc()
     logs.event("job.claimed", claim_no=claim.claim_no, queue_wait_s=round(claim.queue_wait_s, 3))
-    temporary = workshop.storage.temporary()
-    with workshop.running(key), suppress(asyncio.CancelledError):
+    temporary = shared.storage.temporary()
+    with shared.running(key), suppress(asyncio.CancelledError):
         # A cancelled task ends quietly: who cancelled it has already decided the job.
         try:
             await _serve(claim, temporary)
@@ -43,17 +43,17 @@ async def process_job(job_id: str) -> None:
 async def _serve(claim: Claim, temporary: Path) -> None:
     began = time.monotonic()
     try:
-        served = await workshop.router.serve(claim, deadline=began + claim.remaining_s, result=temporary)
+        served = await shared.router.serve(claim, deadline=began + claim.remaining_s, result=temporary)
     except AttemptFailed as failed:
         logs.event("job.failed", code=failed.failure.code, detail=failed.failure.detail)
         final = await jobs.fail(
-            workshop.db,
+            shared.db,
             claim,
             failed.failure,
             attempt=failed.attempt,
             since_response_s=time.monotonic() - failed.at,
         )
-        await retention.drop_payloads(workshop.storage, [final])
+        await retention.drop_payloads(shared.storage, [final])
         return
     if served is not None:
         await _store(claim, served, began)
@@ -64,13 +64,13 @@ async def _store(claim: Claim, served: Served, began: float) -> None:
     again = "" if claim.claim_no == 1 else f"-{claim.claim_no}"  # never over the file of a claim that was overtaken
     key = f"{RESULTS}/{claim.job_id}{again}.{images.EXTENSIONS[served.picture.mime]}"
     writing = time.monotonic()
-    await asyncio.to_thread(workshop.storage.adopt, served.picture.path, key, durable=True)
+    await asyncio.to_thread(shared.storage.adopt, served.picture.path, key, durable=True)
     metrics.STORAGE_SECONDS.observe(time.monotonic() - writing)
-    workshop.failpoints.hit("file-written")
+    shared.failpoints.hit("file-written")
     final = None
     try:
         final = await jobs.succeed(
-            workshop.db,
+            shared.db,
             claim,
             served.picture,
             key=key,
@@ -81,9 +81,9 @@ async def _store(claim: Claim, served: Served, began: float) -> None:
     finally:
         if final is None:
             await asyncio.shield(_withdraw(claim, key))
-    workshop.failpoints.hit("committed")
+    shared.failpoints.hit("committed")
     if final is not None:
-        await retention.drop_payloads(workshop.storage, [final])
+        await retention.drop_payloads(shared.storage, [final])
         logs.event("job.succeeded", seconds=round(time.monotonic() - began, 3), bytes=served.picture.bytes)
     else:
         logs.event("job.superseded", claim_no=claim.claim_no)
@@ -91,6 +91,6 @@ async def _store(claim: Claim, served: Served, began: float) -> None:
 
 async def _withdraw(claim: Claim, key: str) -> None:
     """Deletes a file that did not become the result; keeps it when the row cannot be asked or says it did."""
-    row = await jobs.find(workshop.db, claim.job_id)
+    row = await jobs.find(shared.db, claim.job_id)
     if row is None or row["result_file_path"] != key:
-        await retention.delete(workshop.storage, [key], kind=RESULTS)
+        await retention.delete(shared.storage, [key], kind=RESULTS)

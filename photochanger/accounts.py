@@ -96,5 +96,3 @@ async def rotate_ingest_password(db: Database, *, grace: timedelta) -> str:
         {"ingest_passwords": [one.model_dump(mode="json") for one in (PasswordHash(hash=hashed), *kept)]},
     )
     return made
-
-

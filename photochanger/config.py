@@ -82,7 +82,7 @@ class Config(BaseModel):
             return (self.run_dir / "database_url").read_text().strip()
         except OSError:
             raise ConfigError(
-                f"PHOTOCHANGER_DATABASE_URL is not set and no server is running for {self.home} (start it with: make up)"
+                f"PHOTOCHANGER_DATABASE_URL is not set and no server runs for {self.home} (start it with: make up)"
             ) from None
 
 

@@ -94,7 +94,7 @@ async def fetch(connection: psycopg.AsyncConnection[Any], sql: str, params: Para
     """Runs one statement on ``connection``; the rows as dictionaries, none when it returns nothing."""
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(sql.encode(), params)
-        return await cursor.fetchall() if cursor.description else []
+        return await cursor.fetchall() if cursor.description is not None else []
 
 
 async def _refuse_dead(connection: psycopg.AsyncConnection[Any]) -> None:

@@ -1,9 +1,9 @@
 """All arithmetic on deadlines and lifetimes: pure functions of instants (aware UTC) and durations.
 
-    created_at ──T_sync_response──▶ expires_at          no provider call starts after it
-    created_at ──min(…)──────────▶ ingest/link expiry   never later than expires_at
-    finalized_at ─T_result_retention─▶ result_expires_at  whatever expires_at was
-    finalized_at ─T_original_retention─▶ original_expires_at  never later than the result's
+created_at ──T_sync_response──▶ expires_at          no provider call starts after it
+created_at ──min(…)──────────▶ ingest/link expiry   never later than expires_at
+finalized_at ─T_result_retention─▶ result_expires_at  whatever expires_at was
+finalized_at ─T_original_retention─▶ original_expires_at  never later than the result's
 """
 
 from __future__ import annotations

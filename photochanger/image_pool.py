@@ -14,12 +14,11 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from photochanger.failures import InvalidImage
 from photochanger.process import die_with_parent
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Address space of one image process. 110 megapixels decode to 330 MB as RGB; turning and encoding hold three
@@ -47,14 +46,14 @@ class ImagePool:
         count = self._idle.qsize()
         await asyncio.gather(*(self.run(_ready, timeout_s=60) for _ in range(count)))
 
-    async def run(self, work: Callable[P, T], /, *args: P.args, timeout_s: float, **kwargs: P.kwargs) -> T:
+    async def run(self, work: Callable[..., T], /, *args: Any, timeout_s: float) -> T:
         async with asyncio.timeout(timeout_s):
             executor = await self._idle.get()
             future: Future[T] | None = None
             try:
                 if executor is None:
                     executor = ProcessPoolExecutor(1, mp_context=self._context, initializer=_guard)
-                future = executor.submit(work, *args, **kwargs)
+                future = executor.submit(work, *args)
                 return await asyncio.wrap_future(future)
             except BrokenProcessPool:
                 raise InvalidImage("The picture crashed the decoder") from None

@@ -435,13 +435,13 @@ async def expire(db: Database, job_ids: Iterable[UUID] | None = None) -> list[Fi
 async def find(db: Database, job_id: UUID) -> Row | None:
     """A job's row as it stands, with ``now``, the database's clock."""
     rows = await db.fetch(
-        f"SELECT {_COLUMNS}, clock_timestamp() AS now FROM job WHERE id = %(id)s",  # noqa: S608 - our own columns
+        f"SELECT {_COLUMNS}, clock_timestamp() AS now FROM job WHERE id = %(id)s",
         {"id": job_id},
     )
     return rows[0] if rows else None
 
 
-FINAL_OF = f"SELECT {_COLUMNS}, clock_timestamp() AS now FROM job WHERE id = ANY(%(ids)s) AND is_finalized"  # noqa: S608
+FINAL_OF = f"SELECT {_COLUMNS}, clock_timestamp() AS now FROM job WHERE id = ANY(%(ids)s) AND is_finalized"
 
 
 async def unfinished(db: Database, job_ids: Iterable[UUID]) -> set[UUID]:

@@ -71,12 +71,8 @@ class Router:
         if provider is None or rung.operation not in provider.operations:
             failure = InvalidSettings(f"{rung.provider}/{rung.operation} is not available in this version")
             raise AttemptFailed(failure, attempt=None, at=time.monotonic())
-        budget_s = attempt_budget_s(
-            deadline - time.monotonic(), provider_timeout_s=rung.timeout_s, store_s=STORE_S
-        )
-        attempt = await jobs.dispatch(
-            self.db, claim, rung=0, provider=rung.provider, operation=rung.operation
-        )
+        budget_s = attempt_budget_s(deadline - time.monotonic(), provider_timeout_s=rung.timeout_s, store_s=STORE_S)
+        attempt = await jobs.dispatch(self.db, claim, rung=0, provider=rung.provider, operation=rung.operation)
         if attempt is None:
             return None
         logs.event("job.dispatched", provider=rung.provider, operation=rung.operation, budget_s=round(budget_s, 2))
@@ -92,9 +88,9 @@ class Router:
             raise
         except Exception as error:
             _observe(rung.provider, began, InternalError.code)
-            failure = InternalError(f"{type(error).__name__} in the {rung.provider} driver; the log has the details")
-            logs.event("job.failed", exc_info=True, code=failure.code, detail=failure.detail)
-            raise AttemptFailed(failure, attempt=attempt, at=time.monotonic()) from error
+            internal = InternalError(f"{type(error).__name__} in the {rung.provider} driver; the log has the details")
+            logs.event("job.failed", exc_info=True, code=internal.code, detail=internal.detail)
+            raise AttemptFailed(internal, attempt=attempt, at=time.monotonic()) from error
         _observe(rung.provider, began, None)
         return Served(picture, attempt, 0, f"{rung.provider}/{rung.operation}", time.monotonic())
 

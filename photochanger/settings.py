@@ -71,7 +71,8 @@ async def save(db: Database, changes: dict[str, Any]) -> Settings:
     unknown = sorted(set(changes) - set(Settings.model_fields))
     if unknown:
         raise InvalidSettings(
-            f"{unknown[0]} is not a setting", errors=[FieldError(name, "unknown", "is not a setting") for name in unknown]
+            f"{unknown[0]} is not a setting",
+            errors=[FieldError(name, "unknown", "is not a setting") for name in unknown],
         )
     async with db.transaction() as connection:
         rows = await fetch(connection, "SELECT key, value FROM app_settings FOR UPDATE")

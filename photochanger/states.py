@@ -36,9 +36,7 @@ class JobStatus(StrEnum):
 FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.TIMED_OUT, JobStatus.CANCELLED})
 
 MOVES: dict[JobStatus, frozenset[JobStatus]] = {
-    JobStatus.PENDING: frozenset(
-        {JobStatus.PROCESSING, JobStatus.FAILED, JobStatus.TIMED_OUT, JobStatus.CANCELLED}
-    ),
+    JobStatus.PENDING: frozenset({JobStatus.PROCESSING, JobStatus.FAILED, JobStatus.TIMED_OUT, JobStatus.CANCELLED}),
     JobStatus.PROCESSING: FINAL,
     **{final: frozenset() for final in FINAL},
 }

@@ -56,7 +56,8 @@ async def add(db: Database, storage: Storage, source: Path, *, name: str) -> UUI
 async def listing(db: Database) -> list[Row]:
     """Every template, newest first."""
     return await db.fetch(
-        "SELECT id, name, mime, width, height, bytes, created_at FROM template_media ORDER BY created_at DESC LIMIT 1000"
+        "SELECT id, name, mime, width, height, bytes, created_at FROM template_media "
+        "ORDER BY created_at DESC LIMIT 1000"
     )
 
 

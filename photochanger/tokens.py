@@ -13,7 +13,6 @@ import os
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from photochanger.config import Config, ConfigError
 
@@ -56,7 +55,6 @@ def master_keys(config: Config) -> MasterKeys:
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"{path} can be read by other users; run: chmod 600 {path}")
     return _parse(path.read_text(), str(path))
-
 
 
 def _parse(text: str, source: str) -> MasterKeys:

@@ -26,7 +26,8 @@ def create_app(settings: Config) -> exchange.App:
     """The ASGI application; it connects at the lifespan's start."""
     services = Services(settings)
     pages = Pages()
-    app = falcon.asgi.App(middleware=[RequestLog(), Lifespan(services)])
+    around: list[Any] = [RequestLog(), Lifespan(services)]
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=around)
     app.set_error_serializer(lambda req, resp, error: None)
     app.add_error_handler(Exception, problems.on_exception)
     app.add_error_handler(falcon.HTTPError, problems.on_http_error)
@@ -42,11 +43,11 @@ def create_app(settings: Config) -> exchange.App:
     app.add_route("/readyz", Ready(services))
     app.add_route("/metrics", Metrics(services))
     app.add_static_route("/static", WEB / "static")
-    return exchange.exchanges(app)
+    return exchange.exchanges(app)  # type: ignore[arg-type]
 
 
 def _limit_forms(app: falcon.asgi.App[Any, Any]) -> None:
-    handler = app.req_options.media_handlers[falcon.MEDIA_MULTIPART]
+    handler: Any = app.req_options.media_handlers[falcon.MEDIA_MULTIPART]
     handler.parse_options.max_body_part_count = MAX_PARTS
     handler.parse_options.max_body_part_headers_size = MAX_PART_HEAD_BYTES
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import falcon.asgi
@@ -122,8 +123,9 @@ class Ingest:
     async def _wait(self, waiter: Waiter, exchange: Exchange, slot: Slot, patience_s: float) -> Row | None:
         """The job's final row; ``None`` when patience ran out. A client that hangs up ends the wait."""
         gone = asyncio.ensure_future(exchange.gone.wait())
+        either: set[asyncio.Future[Any]] = {waiter.final, gone}
         try:
-            await asyncio.wait({waiter.final, gone}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
         if waiter.final.done():
@@ -261,6 +263,6 @@ def accepted(
     resp.set_header("X-Job-Id", str(job_id))
     resp.set_header("Location", status_url)
     resp.set_header("Cache-Control", "no-store")
-    resp.set_header("Preference-Applied", "respond-async" if "respond-async" in applied else f"wait={applied['wait']:g}")
-
-
+    resp.set_header(
+        "Preference-Applied", "respond-async" if "respond-async" in applied else f"wait={applied['wait']:g}"
+    )

@@ -45,7 +45,9 @@ class Services:
         await self.waiting.close()
         await self.db.close()
 
-    def url(self, req: falcon.asgi.Request, current: Settings, links: Links, path: str, job: UUID, end: datetime) -> str:
+    def url(
+        self, req: falcon.asgi.Request, current: Settings, links: Links, path: str, job: UUID, end: datetime
+    ) -> str:
         """An absolute link with its token; by the configured public address, else the one the request came to."""
         base = current.public_base_url or f"{req.scheme}://{req.netloc}"
         return f"{base}{path}?token={quote(links.token(str(job), end))}"

@@ -165,4 +165,3 @@ async def _store(part: BodyPart, temporary: Path, *, max_bytes: int, max_pixels:
 
 def _too_large(max_bytes: int) -> str:
     return f"A photo may have at most {max_bytes / 1024**2:g} MiB"
-

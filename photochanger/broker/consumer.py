@@ -16,6 +16,7 @@ an actor that spends money first commits a claim on its own row, synchronously a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -145,13 +146,13 @@ class LeasingConsumer(Consumer):
     def __next__(self) -> MessageProxy | None:
         """The next message, or ``None`` after at most ``BEAT_S`` without one."""
         if self._claimed:
-            return MessageProxy(self._claimed.popleft())
+            return MessageProxy(self._claimed.popleft())  # type: ignore[no-untyped-call]
         try:
             self._wait()
             self._settle()
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             self._disconnect(error)
-        return MessageProxy(self._claimed.popleft()) if self._claimed else None
+        return MessageProxy(self._claimed.popleft()) if self._claimed else None  # type: ignore[no-untyped-call]
 
     def ack(self, message: MessageProxy) -> None:
         """Done: the row leaves the table with the next claim, if it is still ours."""
@@ -173,7 +174,7 @@ class LeasingConsumer(Consumer):
         try:
             self._connected().execute(_REQUEUE, {"ids": ids, "worker": self.worker_id})
         except psycopg.Error as error:
-            raise ConnectionError(str(error)) from error
+            raise ConnectionError(str(error)) from error  # type: ignore[no-untyped-call]
         with self._lock:
             self._in_hand.difference_update(ids)
 
@@ -203,10 +204,8 @@ class LeasingConsumer(Consumer):
         self._wake()
 
     def _wake(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):  # the pipe is full of reasons to wake already
             os.write(self._wake_write, b"!")
-        except BlockingIOError:
-            pass  # the pipe is full of reasons to wake already
 
     def _wait(self) -> None:
         """Sleeps until a bell, an acknowledgement or the next beat."""
@@ -269,18 +268,22 @@ class LeasingConsumer(Consumer):
     def _beat(self) -> None:
         with self._lock:
             in_hand = list(self._in_hand)
-        row = self._connected().execute(
-            _BEAT,
-            {
-                "worker": self.worker_id,
-                "draining": self._draining,
-                "lease_s": LEASE_S,
-                "disconnected_s": DISCONNECTED_S,
-                "grace_s": RESTART_GRACE_S,
-                "life": LIFE_LOCK,
-                "in_hand": in_hand,
-            },
-        ).fetchone()
+        row = (
+            self._connected()
+            .execute(
+                _BEAT,
+                {
+                    "worker": self.worker_id,
+                    "draining": self._draining,
+                    "lease_s": LEASE_S,
+                    "disconnected_s": DISCONNECTED_S,
+                    "grace_s": RESTART_GRACE_S,
+                    "life": LIFE_LOCK,
+                    "in_hand": in_hand,
+                },
+            )
+            .fetchone()
+        )
         assert row is not None
         alive, dead, given_back, mine = row
         self._next_beat = time.monotonic() + BEAT_S

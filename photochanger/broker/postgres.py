@@ -43,7 +43,7 @@ class LeasingBroker(PostgresBroker):  # type: ignore[misc]
             results=False,
             schema="dramatiq",
             prefix="",
-            middleware=[AsyncIO(), CurrentMessage(), Retries(max_retries=0), _Lifecycle()],
+            middleware=[AsyncIO(), CurrentMessage(), Retries(max_retries=0), _Lifecycle()],  # type: ignore[no-untyped-call]
         )
         self.url = url
         self.on_stop = on_stop or (lambda message_id: None)

@@ -12,9 +12,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import httpx
 import psutil
@@ -45,7 +45,7 @@ def up(config: Config) -> int:
     logs.setup(config.log_format, config.log_level)
     config.home.mkdir(parents=True, exist_ok=True)
     config.run_dir.mkdir(exist_ok=True, mode=0o700)
-    with _only_one(config) as lock:
+    with _only_one(config):
         _check_port(config)
         _end_leftovers(config)
         server = None
@@ -58,7 +58,7 @@ def up(config: Config) -> int:
             assert config.database_url is not None
             _write_private(config.run_dir / "database_url", config.database_url)
             schema.migrate(config.database_url)
-            return asyncio.run(_serve(config, lock))
+            return asyncio.run(_serve(config))
         finally:
             if server is not None:
                 server.stop()
@@ -67,7 +67,7 @@ def up(config: Config) -> int:
 
 
 @contextlib.contextmanager
-def _only_one(config: Config) -> IO[str]:  # type: ignore[misc]
+def _only_one(config: Config) -> Iterator[None]:
     """The right to run this home; the kernel takes it back however the process ends."""
     with (config.run_dir / "lock").open("a+") as file:
         try:
@@ -76,7 +76,7 @@ def _only_one(config: Config) -> IO[str]:  # type: ignore[misc]
             raise ConfigError(
                 f"PhotoChanger already runs for {config.home}; a second copy needs its own PHOTOCHANGER_HOME and PORT"
             ) from None
-        yield file
+        yield
         (config.run_dir / "lock").unlink(missing_ok=True)
 
 
@@ -88,7 +88,9 @@ def _check_port(config: Config) -> None:
             probe.bind((config.host, config.port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise ConfigError(f"PORT: {config.port} is in use; choose another, like PORT={config.port + 1}") from None
+                raise ConfigError(
+                    f"PORT: {config.port} is in use; choose another, like PORT={config.port + 1}"
+                ) from None
             raise ConfigError(f"PHOTOCHANGER_HOST: cannot listen on {config.host}: {error.strerror}") from None
 
 
@@ -114,7 +116,7 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-async def _serve(config: Config, lock: IO[str]) -> int:
+async def _serve(config: Config) -> int:
     shown = await _prepare(config)
     supervisor = Supervisor(config)
     loop = asyncio.get_running_loop()
@@ -142,9 +144,7 @@ async def _prepare(config: Config) -> Shown:
         if known is None:
             await settings.save(db, {"media_marker": marker})
         elif known != marker:
-            raise ConfigError(
-                f"PHOTOCHANGER_MEDIA_ROOT: {config.media} is not the media root this database belongs to"
-            )
+            raise ConfigError(f"PHOTOCHANGER_MEDIA_ROOT: {config.media} is not the media root this database belongs to")
         given = config.ingest_password.get_secret_value() if config.ingest_password else None
         admin = config.admin_password.get_secret_value() if config.admin_password else None
         made_admin = await accounts.create_first_admin(db, admin)
@@ -189,16 +189,13 @@ class Supervisor:
             if config.trusted_proxies
             else ["--no-proxy-headers"]
         )
+        listen = f"--host {config.host} --port {config.port} --http web.protocol:Protocol"
+        quiet = "--no-access-log --no-server-header --log-level warning"
+        stop = f"--timeout-graceful-shutdown {STOP_S:.0f}"
+        threads = f"--processes 1 --threads {config.worker_threads}"
         return {
-            "web": [
-                "uvicorn", "web.app:app", "--host", config.host, "--port", str(config.port),
-                "--http", "web.protocol:Protocol", "--no-access-log", "--no-server-header", "--log-level", "warning",
-                "--timeout-graceful-shutdown", str(int(STOP_S)), *proxies,
-            ],  # fmt: skip
-            "worker": [
-                "dramatiq", "actors", "--processes", "1", "--threads", str(config.worker_threads),
-                "--skip-logging", "--worker-shutdown-timeout", str(int(STOP_S * 1000)),
-            ],  # fmt: skip
+            "web": [*f"uvicorn web.app:app {listen} {quiet} {stop}".split(), *proxies],
+            "worker": f"dramatiq actors {threads} --skip-logging --worker-shutdown-timeout {STOP_S * 1000:.0f}".split(),
             "scheduler": ["actors.scheduler"],
         }
 
@@ -283,12 +280,13 @@ def _banner(config: Config, shown: Shown) -> str:
         else ("as set by PHOTOCHANGER_INGEST_PASSWORD" if given else f"a new one: {command} ingest-password")
     )
     send = shlex.quote(f"password={password}") if password else "password=YOUR-INGEST-PASSWORD"
+    curl = f"curl -f -F {send} -F {shlex.quote(f'fileToUpload=@{SAMPLE}')} {address}/ingest/slot-001 -o changed.jpg"
     return (
         f"\nPhotoChanger is ready.\n\n"
         f"  Address          {address}\n"
         f"  Administrator    {admin}\n"
         f"  Ingest password  {ingest}\n\n"
         f"  Send a photo, get it back changed:\n\n"
-        f"    curl -f -F {send} -F {shlex.quote(f'fileToUpload=@{SAMPLE}')} {address}/ingest/slot-001 -o changed.jpg\n\n"
+        f"    {curl}\n\n"
         f"  Ctrl-C stops everything.\n"
     )

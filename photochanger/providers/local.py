@@ -125,9 +125,7 @@ def apply_filter(photo: Image.Image, settings: FilterSettings) -> Image.Image:
     return changed
 
 
-def apply_frame(
-    photo: Image.Image, settings: FrameSettings, template: Path | None, *, max_pixels: int
-) -> Image.Image:
+def apply_frame(photo: Image.Image, settings: FrameSettings, template: Path | None, *, max_pixels: int) -> Image.Image:
     """The photo in the window of a frame: the template's transparent part, or a white card's middle."""
     if template is None:
         margin = round(min(photo.size) * 0.05)

@@ -68,9 +68,7 @@ class Pages:
             resp.set_header(header, value)
         if req.scheme == "https":
             resp.set_header("Strict-Transport-Security", "max-age=31536000")
-        resp.text = self._templates.get_template(name).render(
-            t=lambda key: catalogue[key], language=language, **values
-        )
+        resp.text = self._templates.get_template(name).render(t=lambda key: catalogue[key], language=language, **values)
 
     def failure(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, failure: Failure) -> None:
         """A guest's page for what programs get as a problem."""

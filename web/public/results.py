@@ -128,9 +128,7 @@ class Results:
         resp.expires = row["result_expires_at"]
         resp.last_modified = row["finalized_at"]
 
-    async def _thumbnail(
-        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, row: Row, size: int
-    ) -> None:
+    async def _thumbnail(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, row: Row, size: int) -> None:
         if size not in SIZES:
             raise InvalidRequest(f"size must be one of {', '.join(map(str, SIZES))}")
         etag = f"{row['result_sha256']}-{size}"
@@ -195,5 +193,3 @@ def asked_range(req: falcon.asgi.Request, total: int, etag: str) -> tuple[int, i
     if first > last:
         raise falcon.HTTPRangeNotSatisfiable(total)
     return first, last
-
-
