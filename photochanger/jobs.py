@@ -227,7 +227,7 @@ class Final:
 
 _RESPONDED = """
 responded AS (
-    UPDATE attempt SET responded_at = clock_timestamp() - %(since_response_s)s * interval '1 second',
+    UPDATE attempt SET responded_at = coalesce((SELECT now FROM at), clock_timestamp()) - %(since_response_s)s * interval '1 second',
         model = %(model)s, cause = %(cause)s, detail = %(attempt_detail)s, finish_reason = %(finish_reason)s,
         request_id = %(request_id)s, cost = %(cost)s
     WHERE id = %(attempt)s AND responded_at IS NULL RETURNING id, job_id, responded_at, cause
@@ -378,7 +378,7 @@ async def _finish(
 async def abandon(db: Database, attempt: int, failure: Failure, *, since_response_s: float = 0.0) -> None:
     """Records how an attempt ended whose job was decided by somebody else."""
     await db.fetch(
-        f"WITH {_RESPONDED} SELECT FROM responded",
+        f"WITH at AS (SELECT clock_timestamp() AS now), {_RESPONDED} SELECT 1 FROM responded",
         _attempt_end(attempt, since_response_s, failure=failure),
         patience_s=FINAL_PATIENCE_S,
     )

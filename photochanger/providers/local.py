@@ -142,8 +142,12 @@ def apply_frame(photo: Image.Image, settings: FrameSettings, template: Path | No
         )
     canvas = Image.new("RGB", frame.size, "white")
     size = (window[2] - window[0], window[3] - window[1])
-    resize = ImageOps.fit if settings.fit == "crop" else ImageOps.pad
-    canvas.paste(resize(photo.convert("RGB"), size, Image.Resampling.LANCZOS), window[:2])
+    colour = photo.convert("RGB")
+    if settings.fit == "crop":
+        fitted = ImageOps.fit(colour, size, Image.Resampling.LANCZOS)
+    else:
+        fitted = ImageOps.pad(colour, size, Image.Resampling.LANCZOS, color="white")
+    canvas.paste(fitted, window[:2])
     canvas.paste(frame, mask=frame.getchannel("A"))
     words = " · ".join(filter(None, (settings.caption, _today() if settings.date else "")))
     if words:

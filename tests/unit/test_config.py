@@ -1,0 +1,59 @@
+"""What the environment may say, and how a wrong word stops the start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from photochanger import config
+from photochanger.config import ConfigError
+
+
+def test_defaults_need_nothing() -> None:
+    loaded = config.load({})
+    assert loaded.port == 8000
+    assert loaded.media == loaded.home / "media"
+
+
+def test_what_is_set_is_used(tmp_path: Path) -> None:
+    loaded = config.load(
+        {"PORT": "9001", "PHOTOCHANGER_HOME": str(tmp_path), "PHOTOCHANGER_MEDIA_ROOT": str(tmp_path / "pictures")}
+    )
+    assert (loaded.port, loaded.home, loaded.media) == (9001, tmp_path, tmp_path / "pictures")
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"PORT": "http"}, "PORT: "),
+        ({"PORT": "70000"}, "PORT: "),
+        ({"PHOTOCHANGER_WORKER_THREADS": "0"}, "PHOTOCHANGER_WORKER_THREADS: "),
+        ({"PHOTOCHANGER_DATABASE_URL": "mysql://x"}, "PHOTOCHANGER_DATABASE_URL: must be a postgresql:// URL"),
+        ({"PHOTOCHANGER_INGEST_PASSWORD": "short"}, "PHOTOCHANGER_INGEST_PASSWORD: "),
+        ({"PHOTOCHANGER_MEDIAROOT": "/x"}, "did you mean PHOTOCHANGER_MEDIA_ROOT?"),
+    ],
+)
+def test_a_wrong_setting_is_named(environ: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words.replace("?", r"\?")):
+        config.load(environ)
+
+
+def test_a_wrong_setting_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "photochanger.cli", "up"],
+        env={"PORT": "none", "PHOTOCHANGER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [ended.stderr.strip()]
+    assert ended.stderr.startswith("photochanger: PORT: ")
+
+
+def test_no_secret_shows_in_a_printed_configuration() -> None:
+    loaded = config.load({"PHOTOCHANGER_INGEST_PASSWORD": "canary-secret", "PHOTOCHANGER_MASTER_KEY": "k1:canary"})
+    assert "canary" not in repr(loaded)
