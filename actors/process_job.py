@@ -13,6 +13,7 @@ import dramatiq
 from actors import shared
 from photochanger import images, jobs, logs, metrics, retention
 from photochanger.broker.messages import QUEUE
+from photochanger.failures import Failure, StorageFull
 from photochanger.jobs import Claim
 from photochanger.routing import AttemptFailed, Served
 from photochanger.storage import RESULTS
@@ -45,18 +46,21 @@ async def _serve(claim: Claim, temporary: Path) -> None:
     try:
         served = await shared.router.serve(claim, deadline=began + claim.remaining_s, result=temporary)
     except AttemptFailed as failed:
-        logs.event("job.failed", code=failed.failure.code, detail=failed.failure.detail)
-        final = await jobs.fail(
-            shared.db,
-            claim,
-            failed.failure,
-            attempt=failed.attempt,
-            since_response_s=time.monotonic() - failed.at,
-        )
-        await retention.drop_payloads(shared.storage, [final])
+        await _fail(claim, failed.failure, attempt=failed.attempt, at=failed.at)
         return
-    if served is not None:
+    if served is None:
+        return
+    try:
         await _store(claim, served, began)
+    except StorageFull as failure:
+        await _fail(claim, failure, attempt=served.attempt, at=served.at)
+
+
+async def _fail(claim: Claim, failure: Failure, *, attempt: int | None, at: float) -> None:
+    final = await jobs.fail(shared.db, claim, failure, attempt=attempt, since_response_s=time.monotonic() - at)
+    await retention.drop_payloads(shared.storage, [final])
+    if final is not None:
+        logs.event("job.failed", code=failure.code, detail=failure.detail)
 
 
 async def _store(claim: Claim, served: Served, began: float) -> None:

@@ -89,7 +89,6 @@ async def rotate_ingest_password(db: Database, *, grace: timedelta) -> str:
     kept = [
         PasswordHash(hash=one.hash, valid_until=min(one.valid_until, until) if one.valid_until else until)
         for one in old
-        if one.valid_until is None or one.valid_until > now
     ]
     await settings.save(
         db,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -79,14 +80,22 @@ WITH slot_now AS MATERIALIZED (
     {messages.ENQUEUE.replace("VALUES (", "SELECT ").rstrip().replace("'1 millisecond')", "'1 millisecond' FROM made")}
     RETURNING 1
 )
-SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 AS remaining_s,
+SELECT expires_at, extract(epoch FROM expires_at - clock_timestamp())::float8 AS remaining_s,
        pg_notify('{messages.QUEUE_BELL}', '')
 FROM made, sent
 """
 
 
-async def submit(db: Database, submission: Submission) -> float:
-    """Writes job, message and ``received`` in one transaction. Returns the seconds left until ``expires_at``.
+@dataclass(frozen=True)
+class Submitted:
+    """A job's deadline, and the seconds left until then."""
+
+    expires_at: datetime
+    remaining_s: float
+
+
+async def submit(db: Database, submission: Submission) -> Submitted:
+    """Writes job, message and ``received`` in one transaction.
 
     Raises:
         SlotDisabled: the slot was switched off or archived since the request began.
@@ -118,7 +127,7 @@ async def submit(db: Database, submission: Submission) -> float:
     )
     if not rows:
         raise SlotDisabled()
-    return float(rows[0]["remaining_s"])
+    return Submitted(rows[0]["expires_at"], rows[0]["remaining_s"])
 
 
 @dataclass(frozen=True)
@@ -227,7 +236,8 @@ class Final:
 
 _RESPONDED = """
 responded AS (
-    UPDATE attempt SET responded_at = coalesce((SELECT now FROM at), clock_timestamp()) - %(since_response_s)s * interval '1 second',
+    UPDATE attempt SET
+        responded_at = coalesce((SELECT now FROM at), clock_timestamp()) - %(since_response_s)s * interval '1 second',
         model = %(model)s, cause = %(cause)s, detail = %(attempt_detail)s, finish_reason = %(finish_reason)s,
         request_id = %(request_id)s, cost = %(cost)s
     WHERE id = %(attempt)s AND responded_at IS NULL RETURNING id, job_id, responded_at, cause
@@ -439,6 +449,12 @@ async def find(db: Database, job_id: UUID) -> Row | None:
         {"id": job_id},
     )
     return rows[0] if rows else None
+
+
+async def now(db: Database) -> datetime:
+    """The database's clock."""
+    instant: datetime = (await db.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
+    return instant
 
 
 FINAL_OF = f"SELECT {_COLUMNS}, clock_timestamp() AS now FROM job WHERE id = ANY(%(ids)s) AND is_finalized"

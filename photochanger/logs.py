@@ -24,13 +24,14 @@ EVENTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "job.provider_responded": (logging.INFO, ("provider", "seconds", "cause")),
     "job.succeeded": (logging.INFO, ("seconds", "bytes")),
     "job.failed": (logging.WARNING, ("code", "detail")),
-    "job.timed_out": (logging.WARNING, ("count",)),
-    "job.cancelled": (logging.INFO, ()),
+    "job.timed_out": (logging.WARNING, ("count", "jobs")),
+    "job.cancelled": (logging.INFO, ("detail",)),
     "job.superseded": (logging.INFO, ("claim_no",)),
     "request.finished": (logging.INFO, ("method", "path", "status", "seconds", "code")),
     "request.broken": (logging.ERROR, ("method", "path")),
     "sweep.finished": (logging.INFO, ("task", "removed")),
     "sweep.failed": (logging.ERROR, ("task",)),
+    "driver.broken": (logging.ERROR, ("provider",)),
     "schedule.leading": (logging.INFO, ("holder",)),
     "schedule.following": (logging.INFO, ("holder",)),
     "worker.lost": (logging.WARNING, ("workers", "messages")),
@@ -49,7 +50,8 @@ def event(name: str, *, exc_info: bool = False, **fields: Any) -> None:
     Raises:
         KeyError: the event is not in the list.
     """
-    level, _ = EVENTS[name]
+    level, declared = EVENTS[name]
+    assert fields.keys() <= set(declared), f"{name} has no field {set(fields).difference(declared)}"
     if _logger.isEnabledFor(level):
         _logger.log(level, name, extra={"fields": fields}, exc_info=exc_info)
 

@@ -21,6 +21,7 @@ from photochanger.jobs import Claim
 from photochanger.providers import Picture, Provider, Request
 from photochanger.slots import Route, Rung
 from photochanger.storage import Storage
+from photochanger.storage.local import full_or
 
 #: Seconds kept back to make the result durable and final (a 20 MB file: 0.1 s here; ten times that for a slow disk).
 STORE_S = 1.0
@@ -79,6 +80,13 @@ class Router:
         began = time.monotonic()
         try:
             picture = await self._call(provider, rung, claim, result, budget_s)
+        except OSError as error:
+            refused = full_or(error)
+            if not isinstance(refused, Failure):
+                refused = InternalError(f"{type(error).__name__} in the {rung.provider} driver: {error.strerror}")
+                logs.event("driver.broken", exc_info=True, provider=rung.provider)
+            _observe(rung.provider, began, refused.code)
+            raise AttemptFailed(refused, attempt=attempt, at=time.monotonic()) from error
         except Failure as failure:
             _observe(rung.provider, began, failure.code)
             raise AttemptFailed(failure, attempt=attempt, at=time.monotonic()) from failure
@@ -89,7 +97,7 @@ class Router:
         except Exception as error:
             _observe(rung.provider, began, InternalError.code)
             internal = InternalError(f"{type(error).__name__} in the {rung.provider} driver; the log has the details")
-            logs.event("job.failed", exc_info=True, code=internal.code, detail=internal.detail)
+            logs.event("driver.broken", exc_info=True, provider=rung.provider)
             raise AttemptFailed(internal, attempt=attempt, at=time.monotonic()) from error
         _observe(rung.provider, began, None)
         return Served(picture, attempt, 0, f"{rung.provider}/{rung.operation}", time.monotonic())

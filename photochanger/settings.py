@@ -57,9 +57,11 @@ class Settings(BaseModel):
 
 
 async def load(db: Database) -> Settings:
-    """The settings now, defaults where nothing was saved."""
-    rows = await db.fetch("SELECT key, value FROM app_settings")
-    return Settings.model_validate({row["key"]: row["value"] for row in rows})
+    """The settings now, defaults where nothing was saved; without ingest passwords whose grace has ended."""
+    rows = await db.fetch("SELECT key, value, clock_timestamp() AS now FROM app_settings")
+    loaded = Settings.model_validate({row["key"]: row["value"] for row in rows})
+    valid = [one for one in loaded.ingest_passwords if one.valid_until is None or one.valid_until > rows[0]["now"]]
+    return loaded.model_copy(update={"ingest_passwords": valid})
 
 
 async def save(db: Database, changes: dict[str, Any]) -> Settings:

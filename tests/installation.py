@@ -113,6 +113,7 @@ class Installation:
         while (line := lines.get(timeout=max(0.1, give_up - time.monotonic()))) is not None:
             if "Ctrl-C stops everything" in line:
                 return
+        self.process.wait(10)
         raise AssertionError("it did not start:\n" + "".join(self.log))
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:

@@ -24,6 +24,11 @@ from web.uploads import MAX_PART_HEAD_BYTES, MAX_PARTS
 
 def create_app(settings: Config) -> exchange.App:
     """The ASGI application; it connects at the lifespan's start."""
+    return exchange.exchanges(falcon_app(settings))  # type: ignore[arg-type]
+
+
+def falcon_app(settings: Config) -> falcon.asgi.App[Any, Any]:
+    """The routes, resources and error handlers, before ``exchange`` goes around them."""
     services = Services(settings)
     pages = Pages()
     around: list[Any] = [RequestLog(), Lifespan(services)]
@@ -43,7 +48,7 @@ def create_app(settings: Config) -> exchange.App:
     app.add_route("/readyz", Ready(services))
     app.add_route("/metrics", Metrics(services))
     app.add_static_route("/static", WEB / "static")
-    return exchange.exchanges(app)  # type: ignore[arg-type]
+    return app
 
 
 def _limit_forms(app: falcon.asgi.App[Any, Any]) -> None:

@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,7 +26,7 @@ from photochanger.failures import (
     SyncTimeout,
     from_code,
 )
-from photochanger.jobs import Submission
+from photochanger.jobs import Submission, Submitted
 from photochanger.settings import HOUR_S, Settings
 from photochanger.slots import Slot
 from photochanger.storage import PAYLOADS
@@ -66,7 +66,8 @@ class Ingest:
             req.context.job_id = str(job_id)
             logs.job_id.set(str(job_id))
             with self._its.waiting.waiter(job_id) as waiter:
-                remaining_s = await self._submit(upload, job_id, slot, current, began)
+                submitted = await self._submit(upload, job_id, slot, current, began)
+                remaining_s = submitted.remaining_s
                 waiter.deadline = time.monotonic() + remaining_s
                 patience_s = min(remaining_s + GRACE_S, prefer.get("wait", remaining_s + GRACE_S))
                 if "respond-async" in prefer:
@@ -75,7 +76,8 @@ class Ingest:
         if row is not None:
             await self._answer(req, resp, row, slot, current)
         elif prefer:
-            accepted(self._its, req, resp, job_id, current, applied=prefer)
+            end = submitted.expires_at + timedelta(hours=current.t_result_retention_h)
+            accepted(self._its, req, resp, job_id, current, end=end, applied=prefer)
         else:
             raise SyncTimeout()
         outcome = "accepted" if row is None else row["status"]
@@ -91,13 +93,13 @@ class Ingest:
             raise SlotDisabled(f"{slot.name} is switched off")
         return slot
 
-    async def _submit(self, upload: Upload, job_id: UUID, slot: Slot, current: Settings, began: float) -> float:
+    async def _submit(self, upload: Upload, job_id: UUID, slot: Slot, current: Settings, began: float) -> Submitted:
         """Adopts the photo and writes the job; the photo's file goes again if that fails."""
         key = f"{PAYLOADS}/{job_id}.{upload.header.extension}"
         # Not durable on purpose: after a power cut nobody waits for this photo any more.
         await asyncio.to_thread(self._its.storage.adopt, upload.photo, key, durable=False)
         try:
-            remaining_s = await jobs.submit(
+            submitted = await jobs.submit(
                 self._its.db,
                 Submission(
                     job_id=job_id,
@@ -118,7 +120,7 @@ class Ingest:
             await asyncio.shield(retention.delete(self._its.storage, [key], kind=PAYLOADS))
             raise
         logs.event("job.received", slot=slot.id, bytes=upload.bytes, mime=upload.header.mime)
-        return remaining_s
+        return submitted
 
     async def _wait(self, waiter: Waiter, exchange: Exchange, slot: Slot, patience_s: float) -> Row | None:
         """The job's final row; ``None`` when patience ran out. A client that hangs up ends the wait."""
@@ -134,6 +136,7 @@ class Ingest:
             if slot.options.on_disconnect == "cancel":
                 final = await jobs.cancel(self._its.db, waiter.job_id, detail="The camera hung up")
                 await retention.drop_payloads(self._its.storage, [final])
+                logs.event("job.cancelled", detail="The camera hung up")
             raise Cancelled("The camera hung up")
         return None
 
@@ -244,10 +247,10 @@ def accepted(
     job_id: UUID,
     current: Settings,
     *,
+    end: datetime,
     applied: dict[str, float],
 ) -> None:
-    """202: where to ask, where the picture will be, where to cancel."""
-    end = datetime.now(UTC) + timedelta(seconds=current.t_sync_response_s + current.t_result_retention_h * HOUR_S)
+    """202: where to ask, where the picture will be, where to cancel; links that are genuine until ``end``."""
     at = f"/public/jobs/{job_id}"
     status_url = its.url(req, current, its.status_links, at, job_id, end)
     resp.status = 202

@@ -11,6 +11,7 @@ import orjson
 
 from photochanger import logs
 from photochanger.failures import BY_CODE, Failure, InternalError, InvalidRequest
+from web.exchange import SlowBody
 
 STATUS: dict[str, int] = {
     "invalid_request": 400,
@@ -96,7 +97,8 @@ async def on_failure(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Failure, params: dict[str, Any]
 ) -> None:
     resp.stream = None
-    write(resp, error, job_id=getattr(req.context, "job_id", None))
+    status = 408 if isinstance(error, SlowBody) else None
+    write(resp, error, status=status, job_id=getattr(req.context, "job_id", None))
 
 
 async def on_http_error(

@@ -17,7 +17,6 @@ an actor that spends money first commits a claim on its own row, synchronously a
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
 import threading
@@ -31,9 +30,8 @@ from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import ConnectionError
 
+from photochanger import logs
 from photochanger.broker.messages import QUEUE_BELL, STOP_BELL
-
-logger = logging.getLogger(__name__)
 
 #: Seconds between beats; also the fallback poll, so that a lost NOTIFY costs at most this.
 BEAT_S = 0.5
@@ -189,7 +187,7 @@ class LeasingConsumer(Consumer):
             connection.execute(_REQUEUE, {"ids": list(self._in_hand.difference(acks)), "worker": self.worker_id})
             connection.execute(b"DELETE FROM dramatiq.worker WHERE id = %s", (self.worker_id,))
         except psycopg.Error as error:
-            logger.warning("worker %s could not say goodbye: %s", self.worker_id, error)
+            logs.event("queue.disconnected", error=type(error).__name__)  # its lease runs out instead
         finally:
             if self._connection is not None:
                 self._connection.close()
@@ -288,7 +286,7 @@ class LeasingConsumer(Consumer):
         alive, dead, given_back, mine = row
         self._next_beat = time.monotonic() + BEAT_S
         if dead:
-            logger.warning("worker.lost", extra={"fields": {"workers": dead, "messages": given_back}})
+            logs.event("worker.lost", workers=dead, messages=given_back)
         lost = set(in_hand).difference(mine)
         if not alive:
             # We were taken for dead (paused for longer than a lease): what we hold has other owners now.
@@ -345,7 +343,7 @@ class LeasingConsumer(Consumer):
         self._connection.execute(b"SELECT pg_try_advisory_lock(%s, %s)", (LIFE_LOCK, self.worker_id))
 
     def _disconnect(self, error: psycopg.Error) -> None:
-        logger.warning("the queue's connection was lost (%s); reconnecting", error)
+        logs.event("queue.disconnected", error=type(error).__name__)
         if self._connection is not None:
             self._connection.close()
             self._connection = None

@@ -83,10 +83,12 @@ class _Lifecycle(Middleware):
     """Tells the broker how many threads it may feed, and stops claims when the worker drains."""
 
     def after_process_boot(self, broker: dramatiq.Broker) -> None:
-        die_with_parent(signal.SIGTERM)
+        # A master that dies while its worker boots leaves it waiting for ever in multiprocessing's Event, claiming
+        # but deaf to SIGTERM: no worker outlives its master. Its leases end, others take over.
+        die_with_parent()
         parent = multiprocessing.parent_process()
         if parent is not None and parent.pid != os.getppid():  # it ended before the promise was made
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         assert isinstance(broker, LeasingBroker)

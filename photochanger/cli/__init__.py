@@ -122,9 +122,18 @@ async def _opened(url: str) -> AsyncIterator[Database]:
 
 
 async def _migrate(arguments: argparse.Namespace, settings: Config, url: str) -> int:
+    from photochanger import accounts
+    from photochanger.cli.prepare import prepare
+
     await asyncio.to_thread(schema.migrate, url, arguments.target)
     async with _opened(url) as db:
         print(f"The database is at {await schema.current(db) or 'base'}")
+    if arguments.target == "head":
+        shown = await prepare(settings.model_copy(update={"database_url": url}))
+        if shown.admin_password:
+            print(f"Administrator    {accounts.FIRST_ADMIN} / {shown.admin_password}   (shown only now)")
+        if shown.ingest_password:
+            print(f"Ingest password  {shown.ingest_password}   (shown only now)")
     return 0
 
 

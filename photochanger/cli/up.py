@@ -13,31 +13,21 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
 
-from photochanger import accounts, logs, metrics, schema, settings, slots, tokens
+from photochanger import accounts, logs, metrics, schema
+from photochanger.cli.prepare import Shown, prepare
 from photochanger.config import PROJECT, Config, ConfigError
-from photochanger.db import Database
 from photochanger.process import die_with_parent
-from photochanger.storage.local import LocalStorage
 
 #: Seconds a part may take to end by itself: the longest deadline, and time to say so.
 STOP_S = 70.0
 READY_S = 60.0
 RESTART_PAUSE_S = (0.2, 5.0)
 SAMPLE = PROJECT / "ops" / "sample" / "photo.jpg"
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What the first start made and shows once; ``None`` where it was there already."""
-
-    admin_password: str | None
-    ingest_password: str | None
 
 
 def up(config: Config) -> int:
@@ -117,7 +107,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 async def _serve(config: Config) -> int:
-    shown = await _prepare(config)
+    shown = await prepare(config)
     supervisor = Supervisor(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -130,27 +120,6 @@ async def _serve(config: Config) -> int:
     ready.cancel()
     await running
     return 0
-
-
-async def _prepare(config: Config) -> Shown:
-    """Slots, keys, media root, passwords: whatever a fresh database and home lack."""
-    assert config.database_url is not None
-    db = Database(config.database_url, connections=2, application_name="photochanger up")
-    try:
-        tokens.master_keys(config)
-        await slots.create_first(db)
-        marker = LocalStorage(config.media).prepare()
-        known = (await settings.load(db)).media_marker
-        if known is None:
-            await settings.save(db, {"media_marker": marker})
-        elif known != marker:
-            raise ConfigError(f"PHOTOCHANGER_MEDIA_ROOT: {config.media} is not the media root this database belongs to")
-        given = config.ingest_password.get_secret_value() if config.ingest_password else None
-        admin = config.admin_password.get_secret_value() if config.admin_password else None
-        made_admin = await accounts.create_first_admin(db, admin)
-        return Shown(made_admin, await accounts.ensure_ingest_password(db, given))
-    finally:
-        await db.close()
 
 
 class Supervisor:

@@ -61,7 +61,7 @@ async def test_a_slot_that_was_switched_off_takes_nothing(db: Database) -> None:
 async def test_the_time_spent_uploading_counts_against_the_deadline(db: Database) -> None:
     row = await state(db, await submitted(db, t_sync_s=48, elapsed_s=5))
     now = (await db.fetch("SELECT clock_timestamp() AS now"))[0]["now"]
-    assert 42 < (row["expires_at"] - now).total_seconds() <= 43  # type: ignore[operator]
+    assert 42 < (row["expires_at"] - now).total_seconds() <= 43
     assert (row["expires_at"] - row["created_at"]).total_seconds() == 48  # type: ignore[operator]
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from photochanger import jobs, settings
 from photochanger.db import Database
+from photochanger.deadlines import temporary_expires_at
+from photochanger.failures import InvalidSettings
 from photochanger.storage.local import LocalStorage
 from tests.integration.jobs_made import claimed, dispatched, picture, submitted, succeeded
 
@@ -32,8 +34,6 @@ async def test_t_public_link_ttl_ends_with_the_job_whatever_the_setting_says_lat
     job_id = await submitted(db, t_sync_s=20)
     await settings.save(db, {"t_sync_response_s": 60})
     row = (await db.fetch("SELECT * FROM job WHERE id = %(id)s", {"id": job_id}))[0]
-    from photochanger.deadlines import temporary_expires_at
-
     end = temporary_expires_at(row["expires_at"], row["created_at"], timedelta(seconds=60))
     assert end == row["expires_at"]
 
@@ -73,7 +73,7 @@ async def test_settings_out_of_bounds_are_refused_and_nothing_is_saved(db: Datab
     before = await settings.load(db)
     for change in ({"t_sync_response_s": 9}, {"t_result_retention_h": 721}, {"colour": 1},
                    {"t_sync_response_s": 30, "public_base_url": "https://https://x"}):  # fmt: skip
-        with pytest.raises(settings.InvalidSettings):
+        with pytest.raises(InvalidSettings):
             await settings.save(db, change)
     assert await settings.load(db) == before
 

@@ -42,5 +42,6 @@ def test_an_unknown_code_in_a_row_becomes_an_internal_error() -> None:
 
 def test_the_drawn_tree_names_every_class() -> None:
     drawn = ast.get_docstring(ast.parse(inspect.getsource(failures))) or ""
-    for cls in {Failure, *BY_CODE.values()}:
+    classes: set[type[Failure]] = {Failure, *BY_CODE.values()}
+    for cls in classes:
         assert cls.__name__ in drawn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import falcon.asgi
 import orjson
@@ -24,8 +25,8 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",  # links carry their token in the address
     "Cache-Control": "private, no-store",
 }
-#: Seconds between looks of the waiting page without JavaScript.
-REFRESH_S = 2
+#: Seconds until a page that waits for something is loaded again: the waiting page only where JavaScript is off.
+AGAIN_S = 2
 
 
 @functools.cache
@@ -61,29 +62,39 @@ class Pages:
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, name: str, *, status: int = 200, **values: Any
     ) -> None:
         language = language_of(req)
-        catalogue = words(language)
         resp.status = status
         resp.content_type = "text/html; charset=utf-8"
         for header, value in PAGE_HEADERS.items():
             resp.set_header(header, value)
         if req.scheme == "https":
             resp.set_header("Strict-Transport-Security", "max-age=31536000")
-        resp.text = self._templates.get_template(name).render(t=lambda key: catalogue[key], language=language, **values)
+
+        def t(key: str, of: str = language) -> str:
+            return words(of)[key]
+
+        resp.text = self._templates.get_template(name).render(t=t, language=language, languages=LANGUAGES, **values)
 
     def failure(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, failure: Failure) -> None:
         """A guest's page for what programs get as a problem."""
         status = problems.STATUS[failure.code]
         if type(failure).__name__ == "StillBeingMade":
-            resp.set_header("Refresh", str(REFRESH_S))
-            self.render(req, resp, "waiting.html")
+            resp.set_header("Retry-After", str(AGAIN_S))  # by this the waiting page knows itself
+            self.render(req, resp, "waiting.html", again_s=AGAIN_S)
         elif isinstance(failure, ResultExpired):
-            self.render(req, resp, "notice.html", status=status, notice="expired")
+            self.render(req, resp, "notice.html", status=status, notice="expired", again_s=None)
+        elif status >= 500:
+            resp.set_header("Retry-After", str(AGAIN_S))
+            self.render(req, resp, "notice.html", status=status, notice="unavailable", again_s=AGAIN_S)
         else:
-            self.render(req, resp, "notice.html", status=status, notice="missing")
+            self.render(req, resp, "notice.html", status=status, notice="missing", again_s=None)
 
     def result(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, row: Row, link: str) -> None:
-        qr = segno.make(link, error="m").svg_inline(scale=4, border=2, omitsize=True, title="QR")
-        self.render(req, resp, "result.html", row=row, link=link, qr=Markup(qr))  # noqa: S704 - segno's own markup
+        """The page of a picture. ``link``: its public address, for the QR code; the page itself asks where it came
+        from, which may be another name of this server."""
+        title = words(language_of(req))["result.qr"]
+        qr = segno.make(link, error="m").svg_inline(border=4, omitsize=True, title=title)
+        here = f"?{urlsplit(link).query}"
+        self.render(req, resp, "result.html", row=row, here=here, qr=Markup(qr))  # noqa: S704 - segno's own markup
         resp.set_header("PhotoChanger-Result-Expires-At", row["result_expires_at"].isoformat())
 
 

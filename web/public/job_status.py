@@ -56,7 +56,8 @@ class JobCancel:
         if row["status"] != "cancelled":
             raise Conflict(f"The job has already ended: {row['status']}")
         if final is not None:
-            logs.event("job.cancelled", job=job_id)
+            logs.job_id.set(job_id)
+            logs.event("job.cancelled", detail="by its own link")
         await write(self._its, req, resp, row)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 import falcon
@@ -72,7 +72,7 @@ class Results:
             raise ResultNotFound()
         row = await jobs.find(self._its.db, key)
         if row is None:
-            if expiry is not None and expiry <= datetime.now(UTC):
+            if expiry is not None and expiry <= await jobs.now(self._its.db):
                 raise ResultExpired()
             raise ResultNotFound()
         if not row["is_finalized"]:

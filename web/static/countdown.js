@@ -1,27 +1,33 @@
-// Counts down to the instant of every <time data-countdown>; at zero the page asks the server again.
-const units = [["days", 86400], ["hours", 3600], ["minutes", 60], ["seconds", 1]];
+// Says until when the picture is kept, in the reader's own zone, and counts down to it by the server's clock; at zero
+// the page asks the server again.
+const UNITS = [["days", 86400], ["hours", 3600], ["minutes", 60], ["seconds", 1]];
+const until = document.getElementById("until");
+const left = document.getElementById("left");
+const timer = left.querySelector("[role=timer]");
+const end = Date.parse(until.dateTime);
+const ahead = Date.parse(left.dataset.now) - Date.now(); // a phone's clock may be wrong; its pace is not
 
-function words(element, left) {
+function instant(options) {
+  return new Date(end).toLocaleString(document.documentElement.lang, options);
+}
+
+function words(seconds) {
   const parts = [];
-  for (const [unit, seconds] of units) {
-    const count = Math.floor(left / seconds);
-    left -= count * seconds;
-    if (count || (unit === "seconds" && !parts.length)) parts.push(`${count} ${element.dataset[unit]}`);
+  for (const [unit, length] of UNITS) {
+    const count = Math.floor(seconds / length);
+    seconds -= count * length;
+    if (count || parts.length || unit === "seconds") parts.push(`${count}\u00a0${left.dataset[unit]}`);
   }
   return parts.slice(0, 2).join(" ");
 }
 
-for (const element of document.querySelectorAll("time[data-countdown]")) {
-  const end = Date.parse(element.dateTime);
-  element.title = new Date(end).toLocaleString();
-  const timer = setInterval(tick, 1000);
-  tick();
-  function tick() {
-    const left = Math.max(0, Math.round((end - Date.now()) / 1000));
-    element.textContent = words(element, left);
-    if (left === 0) {
-      clearInterval(timer);
-      setTimeout(() => location.reload(), 1500);
-    }
-  }
+function tick() {
+  const seconds = Math.max(0, Math.ceil((end - ahead - Date.now()) / 1000));
+  timer.textContent = words(seconds);
+  if (seconds) setTimeout(tick, 1000);
+  else setTimeout(() => location.replace(location.href), 1000);
 }
+
+until.textContent = instant({ day: "numeric", month: "long", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+until.title = instant({ dateStyle: "full", timeStyle: "long" });
+tick();

@@ -1,0 +1,39 @@
+"""Gives a fresh database and home what they lack: slots, keys, media root, first passwords."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from photochanger import accounts, settings, slots, tokens
+from photochanger.config import Config, ConfigError
+from photochanger.db import Database
+from photochanger.storage.local import LocalStorage
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the first start made and shows once; ``None`` where it was there already."""
+
+    admin_password: str | None
+    ingest_password: str | None
+
+
+async def prepare(config: Config) -> Shown:
+    """Slots, keys, media root, passwords: whatever a fresh database and home lack."""
+    assert config.database_url is not None
+    db = Database(config.database_url, connections=2, application_name="photochanger up")
+    try:
+        tokens.master_keys(config)
+        await slots.create_first(db)
+        marker = LocalStorage(config.media).prepare()
+        known = (await settings.load(db)).media_marker
+        if known is None:
+            await settings.save(db, {"media_marker": marker})
+        elif known != marker:
+            raise ConfigError(f"PHOTOCHANGER_MEDIA_ROOT: {config.media} is not the media root this database belongs to")
+        given = config.ingest_password.get_secret_value() if config.ingest_password else None
+        admin = config.admin_password.get_secret_value() if config.admin_password else None
+        made_admin = await accounts.create_first_admin(db, admin)
+        return Shown(made_admin, await accounts.ensure_ingest_password(db, given))
+    finally:
+        await db.close()
