@@ -36,7 +36,9 @@ class ImagePool:
 
     def __init__(self, processes: int) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["photochanger.images", "photochanger.providers.local"])
+        self._context.set_forkserver_preload(
+            ["photochanger.image_server", "photochanger.images", "photochanger.providers.local"]
+        )
         self._idle: asyncio.Queue[ProcessPoolExecutor | None] = asyncio.Queue()
         for _ in range(processes):
             self._idle.put_nowait(None)

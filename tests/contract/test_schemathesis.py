@@ -177,10 +177,12 @@ def test_a_real_photo_conforms_with_whatever_else_is_in_its_form(
 def conforms(path: str, answer: httpx.Response, *, status: int) -> httpx.Response:
     """The answer, held against the contract: status, type, body, and no header that the contract does not have."""
     assert answer.status_code == status, answer.text
-    made_for = schema[path][answer.request.method].Case(
-        path_parameters=dict.fromkeys(re.findall(r"{(\w+)}", path), "x")
+    read = httpx.Response(
+        status, headers=answer.headers, content=answer.content, request=httpx.Request(answer.request.method, answer.url)
     )
-    made_for.validate_response(answer, checks=ANSWERS)
+    read.elapsed = answer.elapsed
+    parts = dict.fromkeys(re.findall(r"{(\w+)}", path), "any")
+    schema[path][answer.request.method].Case(path_parameters=parts).validate_response(read, checks=ANSWERS)
     described = CONTRACT["paths"][path][answer.request.method.lower()]["responses"][str(status)]
     known = {name.lower() for name in drift.resolved(CONTRACT, described).get("headers", {})}
     assert set(answer.headers) - ALWAYS - known == set()
