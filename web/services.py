@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import datetime
 from urllib.parse import quote
 from uuid import UUID
@@ -18,6 +19,20 @@ from photochanger.tokens import Links, master_keys
 from web.passwords import IngestPassword
 from web.waiting import Waiting
 
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
+
+def network_address() -> str | None:
+    """This machine's address towards other machines, as the routing table says; ``None`` without a network. Nothing
+    is sent: a datagram socket that is only connected stays silent (192.0.2.1 is RFC 5737's example address)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+    return address
+
 
 class Services:
     """``settings`` and ``slots`` are at most a second old."""
@@ -32,10 +47,18 @@ class Services:
         self.slots: Fresh[dict[str, Slot]] = Fresh(lambda: slots.all_slots(self.db))
         self.waiting = Waiting(self.db, self.storage, ring=not config.no_notify)
         self.password = IngestPassword()
+        self._network_address = network_address() if config.host in EVERYWHERE else None
         keys = master_keys(config)
         self.result_links = Links(keys, "result")
         self.status_links = Links(keys, "status")
         self.cancel_links = Links(keys, "cancel")
+
+    def _base(self, req: falcon.asgi.Request) -> str:
+        """The address the request came to; one that only this machine can use is replaced by the network's, where
+        we listen there: a guest's phone cannot follow 127.0.0.1."""
+        if self._network_address and req.host in ("127.0.0.1", "localhost", "::1"):
+            return f"{req.scheme}://{self._network_address}:{req.port}"
+        return f"{req.scheme}://{req.netloc}"
 
     async def open(self) -> None:
         self.storage.prepare()
@@ -49,5 +72,5 @@ class Services:
         self, req: falcon.asgi.Request, current: Settings, links: Links, path: str, job: UUID, end: datetime
     ) -> str:
         """An absolute link with its token; by the configured public address, else the one the request came to."""
-        base = current.public_base_url or f"{req.scheme}://{req.netloc}"
+        base = current.public_base_url or self._base(req)
         return f"{base}{path}?token={quote(links.token(str(job), end))}"

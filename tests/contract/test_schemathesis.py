@@ -34,7 +34,7 @@ from web import models
 pytestmark = pytest.mark.xdist_group("shared")
 
 SEED = 20261123
-EXAMPLES = 25
+EXAMPLES = 40
 #: Seconds one made-up request may take; the longest wait of an ingest is 48 s and none of these gets that far.
 TIMEOUT_S = 20
 #: Wrong passwords are counted by address: the guesses come from another one than the other tests' cameras.
@@ -42,17 +42,20 @@ ADDRESS = "127.0.0.2"
 #: Headers of every answer of the server's own.
 ALWAYS = {"date", "content-type", "content-length", "connection"}
 
+INGEST, JOB, CANCEL, RESULT = (
+    "/ingest/{slot_id}",
+    "/public/jobs/{job_id}",
+    "/public/jobs/{job_id}/cancel",
+    "/public/results/{job_id}",
+)
+
 CONTRACT = drift.load()
 #: What cannot be accepted is refused with one of these; 413 is the answer to more than the limits allow.
 REFUSALS = ["400", "401", "404", "409", "410", "413", "415", "416", "429"]
 CONFIG = schemathesis.Config.from_dict(
     {"seed": SEED, "checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}}}
 )
-[SIZES] = [
-    one["schema"]["enum"]
-    for one in CONTRACT["paths"]["/public/results/{job_id}"]["parameters"]
-    if one.get("name") == "size"
-]
+[SIZES] = [one["schema"]["enum"] for one in CONTRACT["paths"][RESULT]["parameters"] if one.get("name") == "size"]
 schema = schemathesis.openapi.from_dict(CONTRACT, config=CONFIG)
 
 ANSWERS: list[CheckFunction] = [
@@ -134,16 +137,19 @@ def made_up(path: str, method: str, mode: GenerationMode, **pinned: Any) -> st.S
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("mode", list(GenerationMode))
 def test_a_genuine_link_conforms_with_whatever_is_asked_of_it(
-    shared: Installation, session: requests.Session, made: Links, method: str
+    shared: Installation, session: requests.Session, made: Links, method: str, mode: GenerationMode
 ) -> None:
     pinned = {"path_parameters": {"job_id": made.job_id}, "query": {"token": made.token("result")}}
 
     @seed(SEED)
     @BOUNDED
-    @given(case=made_up("/public/results/{job_id}", method, GenerationMode.POSITIVE, **pinned))
+    @given(case=made_up(RESULT, method, mode, **pinned))
     def ask(case: Case) -> None:
-        case.call_and_validate(base_url=shared.url, session=session, checks=[*SOUND, ACCEPTS], timeout=TIMEOUT_S)
+        # What does not apply is not read: a wrong word for download beside a size is no reason to refuse.
+        checks = [*SOUND, *([ACCEPTS] if mode is GenerationMode.POSITIVE else [])]
+        case.call_and_validate(base_url=shared.url, session=session, checks=checks, timeout=TIMEOUT_S)
 
     ask()
 
@@ -157,7 +163,7 @@ def test_a_real_photo_conforms_with_whatever_else_is_in_its_form(
     @seed(SEED)
     @settings(BOUNDED, max_examples=10)
     @given(
-        case=made_up("/ingest/{slot_id}", "POST", GenerationMode.POSITIVE, **slot),
+        case=made_up(INGEST, "POST", GenerationMode.POSITIVE, **slot),
         fields=st.dictionaries(st.text(min_size=1, max_size=20), st.text(max_size=200), max_size=5),
     )
     def send(case: Case, fields: Mapping[str, str]) -> None:
@@ -192,14 +198,6 @@ def conforms(path: str, answer: httpx.Response, *, status: int) -> httpx.Respons
 def get(url: str, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.get(url, headers=named, timeout=70, trust_env=False)
-
-
-INGEST, JOB, CANCEL, RESULT = (
-    "/ingest/{slot_id}",
-    "/public/jobs/{job_id}",
-    "/public/jobs/{job_id}/cancel",
-    "/public/results/{job_id}",
-)
 
 
 def test_a_photo_is_answered_with_the_picture_the_contract_describes(shared: Installation) -> None:
