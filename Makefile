@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up test check lint format types contract bench lock
+.PHONY: help up test check lint format types contract ui chaos bench lock
 python := .venv/bin/python
 
 help: ## List what can be made
@@ -11,12 +11,12 @@ up: ## Install what is needed and run everything here; Ctrl-C stops it
 
 test: ## Run the whole test suite on a real (embedded) PostgreSQL
 	@ops/install.sh dev
-	@$(python) -m pytest -n 4
+	@$(python) -m pytest -n 2
 
 check: ## Lint, types, tests and contract drift: what CI runs
 	@ops/install.sh dev
 	@$(MAKE) --no-print-directory lint types contract
-	@$(python) -m pytest -n 4
+	@$(python) -m pytest -n 2
 
 lint: ## Ruff: rules and format
 	@.venv/bin/ruff check .
@@ -31,6 +31,14 @@ types: ## mypy, strict
 
 contract: ## Check that contract, models and routes agree
 	@$(python) -m spec.drift
+
+ui: ## Walk the pages in Chromium; screenshots go to build/screenshots
+	@ops/install.sh dev
+	@$(python) -m pytest -n 2 tests/ui
+
+chaos: ## Kill workers, crash PostgreSQL, silence NOTIFY, and check that nothing is lost
+	@ops/install.sh dev
+	@$(python) -m pytest -n 2 tests/chaos
 
 bench: ## Measure the queue and the whole ingest beside their contenders
 	@ops/install.sh dev

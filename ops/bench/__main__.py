@@ -97,7 +97,8 @@ def _head(arena: Arena) -> list[str]:
     return [
         f"{os.cpu_count()} cores, {platform.machine()}; Python {platform.python_version()}; {arena.version()}",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        f"{arena.rounds} rounds in turn, medians (smallest–largest); one PostgreSQL for all, fsync on",
+        f"{arena.rounds} rounds in turn; medians (smallest–largest), ratios: medians of each round's own; "
+        "one PostgreSQL for all, fsync on",
         f"`{shlex.join(['python', '-m', 'ops.bench', *sys.argv[1:]])}`",
     ]
 

@@ -192,7 +192,6 @@ class Arena:
             [str(part) for part in argv],
             cwd=PROJECT,
             env={**os.environ, "PYTHONPATH": str(PROJECT), **env},
-            stdin=subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=die_with_parent,
             **options,
@@ -212,7 +211,8 @@ class Arena:
         }
         began = time.monotonic()
         with (folder / "log").open("ab") as log:
-            return Workers(self.spawn(argv, env=env, stdout=log, stderr=log), folder, began)
+            options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            return Workers(self.spawn(argv, env=env, **options), folder, began)
 
     def ready(self, contender: Contender, processes: int) -> None:
         """Waits until ``processes`` worker processes listen."""
@@ -230,14 +230,16 @@ class Arena:
 
     def python(self, module: str, argv: Sequence[Any], env: dict[str, str]) -> subprocess.Popen[bytes]:
         """Starts a module of ours whose answer is read with ``answer``."""
-        return self.spawn([sys.executable, "-m", module, *argv], env=env, stdout=subprocess.PIPE)
+        return self.spawn(
+            [sys.executable, "-m", module, *argv], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
 
     def send(self, contender: Contender, **options: float) -> subprocess.Popen[bytes]:
         """Starts ``ops.bench.send`` in the contender's environment."""
         argv: list[Any] = [contender.python, "-m", "ops.bench.send", contender.name]
         for name, value in options.items():
             argv += [f"--{name}", value]
-        return self.spawn(argv, env={"BENCH_URL": self.url(contender)}, stdout=subprocess.PIPE)
+        return self.spawn(argv, env={"BENCH_URL": self.url(contender)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def answer(process: subprocess.Popen[bytes], *, within_s: float) -> Any:
@@ -246,6 +248,15 @@ def answer(process: subprocess.Popen[bytes], *, within_s: float) -> Any:
     if process.returncode:
         raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
     return json.loads(output)
+
+
+def turn(process: subprocess.Popen[bytes]) -> Any:
+    """The next line of JSON from a process of ours."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{process.args!r} ended early")
+    return json.loads(line)
 
 
 def wait_for(path: Path, count: int, *, within_s: float) -> list[stamps.Stamp]:

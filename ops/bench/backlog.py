@@ -18,8 +18,8 @@ def backlog(arena: Arena) -> list[Row]:
     first = Row(f"{name}: first job after the start of the command", "s", digits=2)
     grown = Row(f"{name}: memory over the idle worker", "MB", digits=1, ratios=False)
     rate = Row(f"{name}: drain, 1 process", "/s")
+    idle = {contender: _idle(arena, contender) for contender in QUEUES}
     for contender in arena.turns(QUEUES):
-        idle = _idle(arena, contender)
         arena.clear(contender)
         arena.load(contender, size, "noop", ring=False, key=0)
         workers = arena.workers(contender, 1)
@@ -28,7 +28,7 @@ def backlog(arena: Arena) -> list[Row]:
         finally:
             workers.kill()
         first.add(contender, started)
-        grown.add(contender, peak - idle)
+        grown.add(contender, peak - idle[contender])
         rate.add(contender, speed)
         arena.clear(contender)
     first.goal("≤1 s", first.median(OURS) <= 1)

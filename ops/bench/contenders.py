@@ -28,7 +28,6 @@ class Contender:
     title: str
     ring: str = "SELECT"
     connections: int = 0
-    nap: str = "nap"
 
     @property
     def python(self) -> Path:
@@ -36,7 +35,7 @@ class Contender:
         return BUILD / self.name / "bin" / "python" if own.exists() else Path(sys.executable)
 
 
-OURS = Contender("ours", "ours", "SELECT pg_notify('photochanger_queue', '')", connections=1, nap="async_nap")
+OURS = Contender("ours", "ours", "SELECT pg_notify('photochanger_queue', '')", connections=1)
 STOCK = Contender(
     "stock",
     "dramatiq-pg 0.12",

@@ -39,12 +39,18 @@ class Row:
     def goal(self, words: str, met: bool) -> None:
         self.goals.append((words, met))
 
+    def compared(self, contender: Contender) -> float:
+        """Ours divided by the other: the median of the rounds' own ratios, whose halves were measured side by side."""
+        ours, other = self.values.get(OURS.name, []), self.values.get(contender.name, [])
+        if len(ours) == len(other) and ours:
+            return median(a / b for a, b in zip(ours, other, strict=True))
+        return self.median(OURS) / self.median(contender)
+
     def times(self, contender: Contender, factor: float, *, at_least: bool) -> None:
         """Adds the goal that ours is at least (or at most) ``factor`` times the other."""
-        if contender.name in self.values:
-            ours, limit = self.median(OURS), factor * self.median(contender)
-            sign = "≥" if at_least else "≤"
-            self.goal(f"{sign}{factor:g}× {contender.title}", ours >= limit if at_least else ours <= limit)
+        ratio = self.compared(contender)
+        sign = "≥" if at_least else "≤"
+        self.goal(f"{sign}{factor:g}× {contender.title}", ratio >= factor if at_least else ratio <= factor)
 
     # -- cells ------------------------------------------------------------------------------------------------------
 
@@ -61,10 +67,11 @@ class Row:
         return f">{self.cap:g}" if math.isinf(value) else f"{value:.{self.digits}f}"
 
     def ratio(self, contender: Contender) -> str:
-        other = self.median(contender)
-        if not self.ratios or not other or math.isnan(other) or math.isnan(self.median(OURS)):
+        if not self.ratios or not {OURS.name, contender.name} <= self.values.keys():
             return "–"
-        return f"<{self.median(OURS) / self.cap:.2f}" if math.isinf(other) else f"{self.median(OURS) / other:.2f}"
+        if math.isinf(self.median(contender)):
+            return f"<{self.median(OURS) / self.cap:.2f}"
+        return f"{self.compared(contender):.2f}"
 
     def verdict(self) -> str:
         return "; ".join(f"{words} {'PASS' if met else 'MISS'}" for words, met in self.goals) or "–"

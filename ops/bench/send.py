@@ -1,6 +1,7 @@
 """Sends through one contender's own producer, inside its environment: as fast as it goes, at a pace, or after a rest.
 
-Prints one JSON object: how many were sent in how many seconds.
+Prints how many were sent in how many seconds, as JSON. Without a pace or a rest: once for each line it reads, so that
+producers can take turns.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import sys
 import time
 from collections.abc import Callable
 
@@ -32,11 +34,23 @@ def main() -> None:
     else:
         for _ in range(WARM_UP):
             send("noop", key=0.0)
-        sent, began = 0, time.monotonic()
-        while time.monotonic() < began + options.seconds:
-            send("noop", key=0.0)
-            sent += 1
-    print(json.dumps({"sent": sent, "seconds": time.monotonic() - began}))
+        _report(0, time.monotonic())
+        for _ in sys.stdin:
+            _report(*_burst(send, options.seconds))
+        return
+    _report(sent, began)
+
+
+def _report(sent: int, began: float) -> None:
+    print(json.dumps({"sent": sent, "seconds": time.monotonic() - began}), flush=True)
+
+
+def _burst(send: Callable[..., None], seconds: float) -> tuple[int, float]:
+    sent, began = 0, time.monotonic()
+    while time.monotonic() < began + seconds:
+        send("noop", key=0.0)
+        sent += 1
+    return sent, began
 
 
 def _paced(send: Callable[..., None], rate: float, seconds: float) -> tuple[int, float]:

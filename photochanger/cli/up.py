@@ -26,7 +26,7 @@ from photochanger.process import die_with_parent
 #: Seconds a part may take to end by itself: the longest deadline, and time to say so.
 STOP_S = 70.0
 READY_S = 60.0
-RESTART_PAUSE_S = (0.2, 5.0)
+RESTART_PAUSE_S = (0.1, 1.0)
 SAMPLE = PROJECT / "ops" / "sample" / "photo.jpg"
 
 
