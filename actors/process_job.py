@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import dramatiq
@@ -33,27 +34,27 @@ async def process_job(job_id: str) -> None:
         metrics.RETRIES.labels("any").inc()
     logs.event("job.claimed", claim_no=claim.claim_no, queue_wait_s=round(claim.queue_wait_s, 3))
     temporary = shared.storage.temporary()
-    with shared.running(key), suppress(asyncio.CancelledError):
-        # A cancelled task ends quietly: who cancelled it has already decided the job.
-        try:
-            await _serve(claim, temporary)
-        finally:
-            await asyncio.shield(asyncio.to_thread(temporary.unlink, missing_ok=True))
+    try:
+        end = await _serve(claim, temporary)
+        if end is not None:
+            # From here on nothing is cut off: the row decides, and whoever wins cleans up after itself.
+            await asyncio.shield(end)
+    finally:
+        await asyncio.to_thread(temporary.unlink, missing_ok=True)
 
 
-async def _serve(claim: Claim, temporary: Path) -> None:
+async def _serve(claim: Claim, temporary: Path) -> Coroutine[Any, Any, None] | None:
+    """The way the job is to end: with its picture or with a failure. ``None`` when somebody else ended it: then the
+    call was cut off, quietly."""
     began = time.monotonic()
     try:
-        served = await shared.router.serve(claim, deadline=began + claim.remaining_s, result=temporary)
+        with shared.running(claim.job_id):
+            served = await shared.router.serve(claim, deadline=began + claim.remaining_s, result=temporary)
     except AttemptFailed as failed:
-        await _fail(claim, failed.failure, attempt=failed.attempt, at=failed.at)
-        return
-    if served is None:
-        return
-    try:
-        await _store(claim, served, began)
-    except StorageFull as failure:
-        await _fail(claim, failure, attempt=served.attempt, at=served.at)
+        return _fail(claim, failed.failure, attempt=failed.attempt, at=failed.at)
+    except asyncio.CancelledError:
+        return None
+    return _store(claim, served, began) if served is not None else None
 
 
 async def _fail(claim: Claim, failure: Failure, *, attempt: int | None, at: float) -> None:
@@ -68,7 +69,11 @@ async def _store(claim: Claim, served: Served, began: float) -> None:
     again = "" if claim.claim_no == 1 else f"-{claim.claim_no}"  # never over the file of a claim that was overtaken
     key = f"{RESULTS}/{claim.job_id}{again}.{images.EXTENSIONS[served.picture.mime]}"
     writing = time.monotonic()
-    await asyncio.to_thread(shared.storage.adopt, served.picture.path, key, durable=True)
+    try:
+        await asyncio.to_thread(shared.storage.adopt, served.picture.path, key, durable=True)
+    except StorageFull as failure:
+        await _fail(claim, failure, attempt=served.attempt, at=served.at)
+        return
     metrics.STORAGE_SECONDS.observe(time.monotonic() - writing)
     shared.failpoints.hit("file-written")
     final = None
@@ -84,10 +89,10 @@ async def _store(claim: Claim, served: Served, began: float) -> None:
         )
     finally:
         if final is None:
-            await asyncio.shield(_withdraw(claim, key))
+            await _withdraw(claim, key)
     shared.failpoints.hit("committed")
+    await retention.drop_payloads(shared.storage, [final])
     if final is not None:
-        await retention.drop_payloads(shared.storage, [final])
         logs.event("job.succeeded", seconds=round(time.monotonic() - began, 3), bytes=served.picture.bytes)
     else:
         logs.event("job.superseded", claim_no=claim.claim_no)

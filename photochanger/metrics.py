@@ -12,6 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from photochanger.db import Database
+from photochanger.failures import Unavailable
 
 #: Seconds. The default deadline is 48 s, the longest 60 s.
 _LATENCY = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 25, 35, 45, 60)
@@ -53,15 +54,22 @@ async def scrape(db: Database) -> bytes:
         for metric in (INGESTS, INGEST_SECONDS, QUEUE_SECONDS, PROVIDER_SECONDS, STORAGE_SECONDS, RETRIES, TIMEOUTS,
                        POLLS, CLEANUPS):  # fmt: skip
             registry.register(metric)
-    gauges = []
-    queue = (await db.fetch(_QUEUE))[0]
-    for column, (name, words) in _GAUGES.items():
-        gauges.append(GaugeMetricFamily(name, words, value=queue[column]))
-    last_run = GaugeMetricFamily("photochanger_last_run_timestamp_seconds", "Last run of a task", labels=["task"])
-    for row in await db.fetch("SELECT name, extract(epoch FROM last_run_at)::float8 AS at FROM scheduled_run"):
-        last_run.add_metric([row["name"]], row["at"])
-    registry.register(_Ready([*gauges, last_run]))
+    registry.register(_Ready(await _from_database(db)))
     return generate_latest(registry)
+
+
+async def _from_database(db: Database) -> list[GaugeMetricFamily]:
+    """What only the database knows; while it is away, that it is."""
+    try:
+        queue = (await db.fetch(_QUEUE))[0]
+        runs = await db.fetch("SELECT name, extract(epoch FROM last_run_at)::float8 AS at FROM scheduled_run")
+    except Unavailable:
+        return [GaugeMetricFamily("photochanger_database_up", "PostgreSQL answers", value=0)]
+    last_run = GaugeMetricFamily("photochanger_last_run_timestamp_seconds", "Last run of a task", labels=["task"])
+    for row in runs:
+        last_run.add_metric([row["name"]], row["at"])
+    gauges = [GaugeMetricFamily(name, words, value=queue[column]) for column, (name, words) in _GAUGES.items()]
+    return [GaugeMetricFamily("photochanger_database_up", "PostgreSQL answers", value=1), *gauges, last_run]
 
 
 class _Ready(Collector):

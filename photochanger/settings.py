@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from photochanger.db import Database, fetch
-from photochanger.failures import FieldError, InvalidSettings
+from photochanger.failures import FieldError, InvalidSettings, Unavailable
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class PasswordHash(BaseModel):
 
 
 class Settings(BaseModel):
-    """Durations carry their unit in the name. Sources: the product brief, and where noted the standards."""
+    """Durations carry their unit in the name. A job keeps those it was made with."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -106,7 +106,8 @@ def invalid(error: ValidationError, *, at: str = "") -> InvalidSettings:
 
 
 class Fresh(Generic[T]):
-    """A value read again when it is older than ``FRESH_S``; one read at a time."""
+    """A value read again when it is older than ``FRESH_S``; one read at a time. While the database is away the last
+    one serves on: what needs the database itself says so, once."""
 
     def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
         self._read = read
@@ -118,6 +119,13 @@ class Fresh(Generic[T]):
         if time.monotonic() - self._read_at > FRESH_S:
             async with self._lock:
                 if time.monotonic() - self._read_at > FRESH_S:
-                    self._value = await self._read()
-                    self._read_at = time.monotonic()
+                    await self._refresh()
         return self._value
+
+    async def _refresh(self) -> None:
+        try:
+            self._value = await self._read()
+        except Unavailable:
+            if not hasattr(self, "_value"):
+                raise
+        self._read_at = time.monotonic()

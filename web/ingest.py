@@ -63,10 +63,10 @@ class Ingest:
                 given, current.ingest_passwords, address=req.remote_addr, slot_id=slot_id
             ),
         ) as upload:
-            req.context.job_id = str(job_id)
             logs.job_id.set(str(job_id))
             with self._its.waiting.waiter(job_id) as waiter:
                 submitted = await self._submit(upload, job_id, slot, current, began)
+                req.context.job_id = str(job_id)
                 remaining_s = submitted.remaining_s
                 waiter.deadline = time.monotonic() + remaining_s
                 patience_s = min(remaining_s + GRACE_S, prefer.get("wait", remaining_s + GRACE_S))

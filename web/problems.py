@@ -58,6 +58,15 @@ STATUS: dict[str, int] = {
 #: Statuses of HTTP itself; they all carry ``invalid_request`` or the nearest code of ours.
 _FALCON = {404: "not_found", 413: "payload_too_large", 415: "unsupported_media_type"}
 MEDIA_TYPE = "application/problem+json"
+_OF_A_PICTURE = (
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Security-Policy",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+    "PhotoChanger-Result-Expires-At",
+)
 
 
 def problem(failure: Failure, *, status: int | None = None, job_id: str | None = None) -> dict[str, Any]:
@@ -80,7 +89,9 @@ def problem(failure: Failure, *, status: int | None = None, job_id: str | None =
 def write(
     resp: falcon.asgi.Response, failure: Failure, *, status: int | None = None, job_id: str | None = None
 ) -> None:
-    """Makes ``resp`` the answer to ``failure``."""
+    """Makes ``resp`` the answer to ``failure``, whatever was prepared before it was found out."""
+    for header in _OF_A_PICTURE:
+        resp.delete_header(header)
     body = problem(failure, status=status, job_id=job_id)
     resp.status = body["status"]
     resp.content_type = MEDIA_TYPE

@@ -86,7 +86,7 @@ async def received(
         async for part in form:
             exchange.limit = limit
             exchange.over = lambda: PayloadTooLarge(_too_large(max_bytes))
-            name = part.name or ""
+            name = _name(part)
             if name in FILE_FIELDS:
                 if stored is not None:
                     raise InvalidRequest("The form has more than one photo")
@@ -119,12 +119,23 @@ async def _form(req: falcon.asgi.Request) -> MultipartForm:
     return form
 
 
+def _name(part: BodyPart) -> str:
+    """A part's name. Camera programs write file names in the code page of their machine, which Falcon would refuse."""
+    head = part._headers.get(b"content-disposition", b"")
+    part._headers[b"content-disposition"] = head.decode("utf-8", "replace").encode()
+    return _storable(part.name or "")
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text holds no NUL; everything else is kept as it came."""
+    return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
 async def _text(part: BodyPart, name: str) -> str:
     data = await part.stream.read(MAX_FIELD_BYTES + 1)
     if len(data) > MAX_FIELD_BYTES:
         raise PayloadTooLarge(f"The field “{name[:60]}” is larger than {MAX_FIELD_BYTES // 1024} KiB")
-    # PostgreSQL's text holds no NUL; everything else is kept as it came.
-    return data.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    return _storable(data.decode("utf-8", "replace"))
 
 
 async def _store(part: BodyPart, temporary: Path, *, max_bytes: int, max_pixels: int) -> _Stored:

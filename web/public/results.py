@@ -24,6 +24,8 @@ PICTURE_CSP = "default-src 'none'; sandbox"
 class StillBeingMade(ResultNotFound):
     """The picture is still being made"""
 
+    retryable = True
+
 
 class Results:
     """Results by signed link, or by plain link where the setting allows it."""
@@ -161,7 +163,10 @@ def not_modified(req: falcon.asgi.Request, resp: falcon.asgi.Response, etag: str
     if tags is not None:
         fresh = any(tag == "*" or tag == etag for tag in tags)
     else:
-        since = req.if_modified_since
+        try:
+            since = req.if_modified_since
+        except falcon.HTTPInvalidHeader:  # to be ignored: RFC 9110, 13.1.3
+            since = None
         fresh = since is not None and modified.replace(microsecond=0) <= since
     if fresh:
         resp.status = 304
@@ -174,13 +179,13 @@ def asked_range(req: falcon.asgi.Request, total: int, etag: str) -> tuple[int, i
     Raises:
         falcon.HTTPRangeNotSatisfiable: 416.
     """
-    if req.range_unit != "bytes":
+    if req.method != "GET":  # RFC 9110, 14.2
         return None
     condition = req.get_header("If-Range")
     if condition is not None and condition.strip('"') != etag:
         return None
     try:
-        span = req.range
+        span = req.range if req.range_unit == "bytes" else None
     except falcon.HTTPInvalidHeader:
         return None  # several ranges, or nonsense: the whole is a right answer
     if span is None:
