@@ -66,6 +66,7 @@ _OF_A_PICTURE = (
     "Expires",
     "Last-Modified",
     "PhotoChanger-Result-Expires-At",
+    "X-Content-Type-Options",
 )
 
 
