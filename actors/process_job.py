@@ -40,7 +40,8 @@ async def process_job(job_id: str) -> None:
             # From here on nothing is cut off: the row decides, and whoever wins cleans up after itself.
             await asyncio.shield(end)
     finally:
-        await asyncio.to_thread(temporary.unlink, missing_ok=True)
+        if temporary.exists():
+            await asyncio.to_thread(temporary.unlink, missing_ok=True)
 
 
 async def _serve(claim: Claim, temporary: Path) -> Coroutine[Any, Any, None] | None:

@@ -8,11 +8,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from photochanger.failures import Unavailable
+
+set_json_loads(orjson.loads)
 
 Params = Mapping[str, Any]
 Row = dict[str, Any]

@@ -31,7 +31,7 @@ FINAL_PATIENCE_S = 60.0
 
 _COLUMNS = """
 job.id, job.slot_id, job.status::text AS status, job.is_finalized, job.failure_reason, job.failure_detail,
-job.created_at, job.expires_at, job.finalized_at, job.claim_no, job.snapshot, job.payload_path, job.payload_mime,
+job.created_at, job.expires_at, job.finalized_at, job.claim_no, job.payload_path, job.payload_mime,
 job.payload_bytes, job.payload_sha256, job.result_file_path, job.result_mime, job.result_bytes, job.result_sha256,
 job.result_width, job.result_height, job.result_expires_at, job.served_by
 """
@@ -162,7 +162,9 @@ WITH locked AS MATERIALIZED (
 )
 SELECT id AS job_id, claim_no, slot_id, extract(epoch FROM expires_at - now)::float8 AS remaining_s,
        extract(epoch FROM now - created_at)::float8 AS queue_wait_s,
-       payload_path, payload_mime, snapshot->'route' AS route, (snapshot->>'max_pixels')::bigint AS max_pixels
+       payload_path, payload_mime, snapshot->'route' AS route, (snapshot->>'max_pixels')::bigint AS max_pixels,
+       -- not durable by itself: ``dispatch`` commits after it, before anything is paid for
+       set_config('synchronous_commit', 'off', true) AS unflushed
 FROM won
 """
 
@@ -173,9 +175,12 @@ async def claim(db: Database, job_id: UUID, *, usual_s: Mapping[str, float]) -> 
     A job taken over after a crash is claimed only while the rest of its budget holds the usual time of its route's
     first provider (``usual_s``, seconds by provider), and at most ``MAX_CLAIMS`` times in all.
     """
-    # A claim need not be durable by itself: ``dispatch`` commits after it, before anything is paid for.
     rows = await db.fetch(_CLAIM, {"job_id": job_id, "usual_s": Jsonb(dict(usual_s))})
-    return Claim(**rows[0]) if rows else None
+    if not rows:
+        return None
+    row = rows[0]
+    del row["unflushed"]
+    return Claim(**row)
 
 
 async def lose(db: Database, job_id: UUID) -> Final | None:
@@ -195,7 +200,6 @@ _DISPATCH = """
 WITH held AS MATERIALIZED (
     SELECT id FROM job
     WHERE id = %(job_id)s AND claim_no = %(claim_no)s AND NOT is_finalized AND clock_timestamp() < expires_at
-    FOR SHARE
 ), made AS (
     INSERT INTO attempt (job_id, claim_no, rung, provider, operation)
     SELECT id, %(claim_no)s, %(rung)s, %(provider)s, %(operation)s FROM held

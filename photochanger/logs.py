@@ -19,9 +19,9 @@ job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", de
 #: Every event: level, and the fields it carries beside ``request_id`` and ``job_id``.
 EVENTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "job.received": (logging.INFO, ("slot", "bytes", "mime")),
-    "job.claimed": (logging.INFO, ("claim_no", "queue_wait_s")),
-    "job.dispatched": (logging.INFO, ("provider", "operation", "budget_s")),
-    "job.provider_responded": (logging.INFO, ("provider", "seconds", "cause")),
+    "job.claimed": (logging.DEBUG, ("claim_no", "queue_wait_s")),
+    "job.dispatched": (logging.DEBUG, ("provider", "operation", "budget_s")),
+    "job.provider_responded": (logging.DEBUG, ("provider", "seconds", "cause")),
     "job.succeeded": (logging.INFO, ("seconds", "bytes")),
     "job.failed": (logging.WARNING, ("code", "detail")),
     "job.timed_out": (logging.WARNING, ("count", "jobs")),

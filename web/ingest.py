@@ -96,8 +96,9 @@ class Ingest:
     async def _submit(self, upload: Upload, job_id: UUID, slot: Slot, current: Settings, began: float) -> Submitted:
         """Adopts the photo and writes the job; the photo's file goes again if that fails."""
         key = f"{PAYLOADS}/{job_id}.{upload.header.extension}"
-        # Not durable on purpose: after a power cut nobody waits for this photo any more.
-        await asyncio.to_thread(self._its.storage.adopt, upload.photo, key, durable=False)
+        # Not durable on purpose: after a power cut nobody waits for this photo any more. A rename alone is no work for
+        # a thread.
+        self._its.storage.adopt(upload.photo, key, durable=False)
         try:
             submitted = await jobs.submit(
                 self._its.db,
@@ -177,13 +178,12 @@ async def send_file(
     """
     length = size if length is None else length
     try:
+        if length <= READ_BYTES * 4:
+            resp.data = await asyncio.to_thread(_read, path, start, length)
+            return
         file = await asyncio.to_thread(path.open, "rb")
     except FileNotFoundError:
         raise ResultExpired() from None
-    if length <= READ_BYTES * 4:
-        with file:
-            resp.data = await asyncio.to_thread(lambda: (file.seek(start), file.read(length))[1])
-        return
 
     async def chunks() -> AsyncIterator[bytes]:
         with file:
@@ -195,6 +195,12 @@ async def send_file(
 
     resp.content_length = length
     resp.stream = chunks()
+
+
+def _read(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(length)
 
 
 async def _multipart(resp: falcon.asgi.Response, row: Row, path: Path, name: str, link: str) -> None:

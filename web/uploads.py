@@ -106,7 +106,8 @@ async def received(
             raise InvalidRequest(f"The form has no photo; its field is “{FILE_FIELDS[0]}”")
         yield Upload(temporary, stored.header, stored.bytes, stored.sha256, fields)
     finally:
-        await asyncio.shield(asyncio.to_thread(temporary.unlink, missing_ok=True))
+        if temporary.exists():
+            await asyncio.shield(asyncio.to_thread(temporary.unlink, missing_ok=True))
 
 
 async def _form(req: falcon.asgi.Request) -> MultipartForm:

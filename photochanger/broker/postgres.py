@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import Any
 
 import dramatiq
 import psycopg
+import uvloop
 from dramatiq.broker import Consumer
 from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware, Retries
 from dramatiq_pg import PostgresBroker
@@ -38,6 +40,8 @@ class LeasingBroker(PostgresBroker):  # type: ignore[misc]
     """
 
     def __init__(self, url: str, *, on_stop: Callable[[str | None], None] | None = None, ring: bool = True) -> None:
+        # The loop that dramatiq's AsyncIO middleware will make: uvloop's, as the web process has.
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
         super().__init__(
             pool=_NeverConnected(),
             results=False,
