@@ -1,7 +1,7 @@
 """Guarded processes for work on pictures: a decoder that crashes, hangs or swells takes down its own job only.
 
 One task at a time in each process; a process that breaks is replaced. (In one shared pool of executors a single
-crash failed nine of its twelve neighbours.)
+crash failed nine of its twelve neighbours; an executor per process costs two threads and four hand-overs a photo.)
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import multiprocessing
 import resource
 import signal
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from photochanger.failures import InvalidImage
@@ -27,19 +26,14 @@ MEMORY_BYTES = 2 * 1024**3
 
 
 class ImagePool:
-    """``processes`` guarded processes. ``run`` queues first come, first served.
-
-    Raises (``run``):
-        InvalidImage: the picture crashed the process or swelled over the memory limit.
-        TimeoutError: ``timeout_s`` passed; the process is killed with its work.
-    """
+    """``processes`` guarded processes, first come, first served. Use it from one event loop."""
 
     def __init__(self, processes: int) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(
             ["photochanger.image_server", "photochanger.images", "photochanger.providers.local"]
         )
-        self._idle: asyncio.Queue[ProcessPoolExecutor | None] = asyncio.Queue()
+        self._idle: asyncio.Queue[_Process | None] = asyncio.Queue()
         for _ in range(processes):
             self._idle.put_nowait(None)
 
@@ -49,49 +43,87 @@ class ImagePool:
         await asyncio.gather(*(self.run(_ready, timeout_s=60) for _ in range(count)))
 
     async def run(self, work: Callable[..., T], /, *args: Any, timeout_s: float) -> T:
+        """Runs ``work(*args)``, picklable, in one of the processes; raises what it raises.
+
+        Raises:
+            InvalidImage: the picture crashed the process or swelled over its memory limit.
+            TimeoutError: ``timeout_s`` passed; the process is killed with its work.
+        """
         async with asyncio.timeout(timeout_s):
-            executor = await self._idle.get()
-            future: Future[T] | None = None
+            process = await self._idle.get()
             try:
-                if executor is None:
-                    executor = ProcessPoolExecutor(1, mp_context=self._context, initializer=_guard)
-                future = executor.submit(work, *args)
-                return await asyncio.wrap_future(future)
-            except BrokenProcessPool:
-                raise InvalidImage("The picture crashed the decoder") from None
-            except MemoryError:
-                raise InvalidImage("The picture needs more memory to decode than is allowed") from None
+                if process is None:
+                    process = _Process(self._context)
+                done, value = await process.ask(work, args)
+            except BaseException as error:
+                if process is not None:
+                    process.kill()
+                process = None
+                if isinstance(error, EOFError | OSError) and not isinstance(error, TimeoutError):
+                    raise InvalidImage("The picture crashed the decoder") from None
+                raise
             finally:
-                if executor is not None and (future is None or not future.done() or _broke(future)):
-                    _discard(executor)
-                    executor = None
-                self._idle.put_nowait(executor)
+                self._idle.put_nowait(process)
+        if done:
+            return value  # type: ignore[no-any-return]
+        raise value
 
     def close(self) -> None:
-        """Ends every idle process; running work is killed with the worker."""
+        """Ends every idle process; running work ends with the worker."""
         while not self._idle.empty():
-            executor = self._idle.get_nowait()
-            if executor is not None:
-                _discard(executor)
+            process = self._idle.get_nowait()
+            if process is not None:
+                process.kill()
 
 
-def _broke(future: Future[T]) -> bool:
-    return future.cancelled() or isinstance(future.exception(), BrokenProcessPool)
+class _Process:
+    """One guarded process and the pipe to it."""
+
+    def __init__(self, context: multiprocessing.context.ForkServerContext) -> None:
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    async def ask(self, work: Callable[..., Any], args: tuple[Any, ...]) -> tuple[bool, Any]:
+        """Sends one task and waits for its end: whether it returned, and what it returned or raised.
+
+        Raises:
+            EOFError, OSError: the process is gone.
+        """
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(self._pipe.fileno(), readable.set)
+        try:
+            self._pipe.send((work, args))
+            await readable.wait()
+            answer: tuple[bool, Any] = self._pipe.recv()
+            return answer
+        finally:
+            loop.remove_reader(self._pipe.fileno())
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
 
 
-def _discard(executor: ProcessPoolExecutor) -> None:
-    for process in list((executor._processes or {}).values()):
-        with contextlib.suppress(OSError):
-            process.kill()
-    executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _guard() -> None:
+def _work(pipe: Connection) -> None:
+    """The guarded process: one task after the other, until the pipe ends."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent()
+    with contextlib.suppress(EOFError):
+        while True:
+            work, args = pipe.recv()
+            try:
+                pipe.send((True, work(*args)))
+            except MemoryError:
+                pipe.send((False, InvalidImage("The picture needs more memory to decode than is allowed")))
+            except Exception as error:
+                pipe.send((False, error))
 
 
 def _ready() -> None:

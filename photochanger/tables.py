@@ -225,7 +225,6 @@ class Message(Row):
     __table_args__ = (
         # A stock dramatiq-pg consumer sets ``mtime`` without ``leased_at``: it must never run on this table.
         CheckConstraint("state <> 'consumed' OR leased_at IS NOT DISTINCT FROM mtime", name="ours_only"),
-        Index(None, "state", "mtime"),
         Index("ix_queue_ready", "queue_name", "priority", "due_at", postgresql_where=text("state = 'queued'")),
         Index("ix_queue_leased", "worker_id", postgresql_where=text("state = 'consumed'")),
         {"schema": "dramatiq"},

@@ -72,7 +72,6 @@ def upgrade() -> None:
         schema="dramatiq",
         postgresql_where=sa.text("state = 'queued'"),
     )
-    op.create_index(op.f("ix_queue_state_mtime"), "queue", ["state", "mtime"], unique=False, schema="dramatiq")
     # Rows live for milliseconds: vacuum by count, not by share, and leave room for the claim beside the message.
     op.execute(
         "ALTER TABLE dramatiq.queue SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, "

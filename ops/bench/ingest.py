@@ -45,7 +45,7 @@ _DIFFERENT = {
 def ingest(arena: Arena) -> list[Row]:
     """One client beside the floor, then several clients at once."""
     with _installed(arena, "a") as (installation, url):
-        _send(arena, [installation], 2.0)
+        _send(arena, [installation], 1.5)
         rows = _one_client(arena, installation, url)
         for clients in CLIENTS:
             row = Row(f"ingest, {clients} clients", "photos/s")
@@ -85,7 +85,7 @@ def million(arena: Arena) -> list[Row]:
         _seed(url)
         _send(arena, [new, old], 1.0)
         for _ in range(arena.rounds):
-            got = _send(arena, [new, old], 6.0)
+            got = _send(arena, [new, old], 5.0)
             for row, installation in ((empty, new), (full, old)):
                 seconds = [one.seconds for one in got["answers"] if one.port == installation.port]
                 row.add(OURS, percentile(seconds, 0.95) * 1000)

@@ -56,7 +56,7 @@ def drain(arena: Arena) -> list[Row]:
 
 def drain_rate(arena: Arena, contender: Contender, processes: int) -> float:
     """Messages a second, over all of them or over as long as a slow contender is watched."""
-    count, cap_s = (2000, 2.0) if arena.quick else (5000, 4.0)
+    count, cap_s = (2000, 2.0) if arena.quick else (5000, 3.0)
     stamps, emptied = _run(arena, contender, processes, count, cap_s, "noop", key=0)
     end = emptied if len(stamps) >= count else stamps[-1].end
     return (len(stamps) - 1) / (end - stamps[0].end)
@@ -82,7 +82,7 @@ def nap50(arena: Arena) -> list[Row]:
 def _nap_rate(arena: Arena, contender: Contender, processes: int, actor: str) -> float:
     """Naps a second, over all of them or over as long as a slow contender is watched."""
     count = round((1.0 if arena.quick else 2.5) * processes * THREADS / NAP_S)
-    stamps, _ = _run(arena, contender, processes, count, 2.5 if arena.quick else 4.5, actor, key=0, seconds=NAP_S)
+    stamps, _ = _run(arena, contender, processes, count, 2.5 if arena.quick else 3.5, actor, key=0, seconds=NAP_S)
     return len(stamps) / (max(stamp.end for stamp in stamps) - min(stamp.start for stamp in stamps))
 
 
@@ -114,7 +114,7 @@ def pickup(arena: Arena) -> list[Row]:
     }
     claimed = Row("pickup at 20/s, p50 (floor: until claimed)", "ms", digits=1)
     rested = Row("pickup after 10 s idle", "ms", digits=1, ratios=False)
-    seconds = 2.0 if arena.quick else 4.0
+    seconds = 2.0 if arena.quick else 3.5
     for _ in range(arena.rounds):
         running = {}
         for contender in QUEUES:

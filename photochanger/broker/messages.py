@@ -16,11 +16,14 @@ QUEUE = "default"
 QUEUE_BELL = "photochanger_queue"
 STOP_BELL = "photochanger_stop"
 
-#: Inserts one message; parameters as ``row()`` gives them. Upserts, as dramatiq requeues under the same id.
+#: Inserts one message; parameters as ``row()`` gives them.
 ENQUEUE = """
 INSERT INTO dramatiq.queue AS q (message_id, queue_name, state, message, priority, due_at)
 VALUES (%(message_id)s, %(queue_name)s, 'queued', %(message)s::jsonb, %(priority)s,
         clock_timestamp() + %(delay_ms)s * interval '1 millisecond')
+"""
+#: What ``ENQUEUE`` does with a message that is there already: dramatiq retries under the same id.
+AGAIN = """
 ON CONFLICT (message_id) DO UPDATE SET state = 'queued', message = EXCLUDED.message,
     queue_name = EXCLUDED.queue_name, priority = EXCLUDED.priority, due_at = EXCLUDED.due_at,
     worker_id = NULL, leased_at = NULL, mtime = clock_timestamp()
@@ -65,8 +68,14 @@ async def enqueue(
 def enqueue_sync(
     connection: psycopg.Connection[Any], message: Message[Any], *, delay_ms: int = 0, priority: int = 0
 ) -> None:
-    """``enqueue`` on a blocking connection: what dramatiq's own ``broker.enqueue`` needs."""
+    """``enqueue`` on a blocking connection."""
     connection.execute(_ENQUEUE_AND_RING, row(message, delay_ms=delay_ms, priority=priority))
 
 
+def requeue_sync(connection: psycopg.Connection[Any], message: Message[Any], *, delay_ms: int = 0) -> None:
+    """``enqueue_sync`` of a message that may be in the table: what dramatiq's own ``broker.enqueue`` needs."""
+    connection.execute(_REQUEUE_AND_RING, row(message, delay_ms=delay_ms))
+
+
+_REQUEUE_AND_RING = f"WITH sent AS ({ENQUEUE} {AGAIN} RETURNING 1) {RING} FROM sent".encode()
 _ENQUEUE_AND_RING = f"WITH sent AS ({ENQUEUE} RETURNING 1) {RING} FROM sent".encode()

@@ -78,7 +78,7 @@ class LeasingBroker(PostgresBroker):  # type: ignore[misc]
         transaction uses ``messages.enqueue``."""
         self.emit_before("enqueue", message, delay)
         with psycopg.connect(self.url, autocommit=True) as connection:
-            messages.enqueue_sync(connection, message, delay_ms=delay or 0)
+            messages.requeue_sync(connection, message, delay_ms=delay or 0)
         self.emit_after("enqueue", message, delay)
         return message
 

@@ -88,7 +88,7 @@ def test_the_readme_names_every_environment_variable_and_no_unknown_one() -> Non
 
 def test_operations_explains_every_log_event_and_no_unknown_one() -> None:
     table = re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| (\w+) \|", (DOCS / "operations.md").read_text(), re.MULTILINE)
-    levels = {"info": 20, "warning": 30, "error": 40}
+    levels = {"debug": 10, "info": 20, "warning": 30, "error": 40}
     assert {event: levels[level] for event, level in table} == {event: at for event, (at, _) in logs.EVENTS.items()}
 
 
