@@ -124,6 +124,7 @@ class Installation:
             status = self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait(10)
             raise AssertionError("it did not stop within 30 s:\n" + "".join(self.log[-50:])) from None
         self._reader.join(5)
         return status

@@ -13,6 +13,7 @@ from typing import Any
 import dramatiq
 import psycopg
 import uvloop
+from dramatiq.asyncio import EventLoopThread, set_event_loop_thread
 from dramatiq.broker import Consumer
 from dramatiq.middleware import AsyncIO, CurrentMessage, Middleware, Retries
 from dramatiq_pg import PostgresBroker
@@ -40,14 +41,12 @@ class LeasingBroker(PostgresBroker):  # type: ignore[misc]
     """
 
     def __init__(self, url: str, *, on_stop: Callable[[str | None], None] | None = None, ring: bool = True) -> None:
-        # The loop that dramatiq's AsyncIO middleware will make: uvloop's, as the web process has.
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
         super().__init__(
             pool=_NeverConnected(),
             results=False,
             schema="dramatiq",
             prefix="",
-            middleware=[AsyncIO(), CurrentMessage(), Retries(max_retries=0), _Lifecycle()],  # type: ignore[no-untyped-call]
+            middleware=[_EventLoop(), CurrentMessage(), Retries(max_retries=0), _Lifecycle()],  # type: ignore[no-untyped-call]
         )
         self.url = url
         self.on_stop = on_stop or (lambda message_id: None)
@@ -81,6 +80,18 @@ class LeasingBroker(PostgresBroker):  # type: ignore[misc]
             messages.requeue_sync(connection, message, delay_ms=delay or 0)
         self.emit_after("enqueue", message, delay)
         return message
+
+
+class _EventLoop(AsyncIO):
+    """dramatiq's event loop thread, with uvloop, and as a daemon: at a second SIGTERM the main thread exits while the
+    first still drains, and a thread that is waited for would keep the process alive for ever."""
+
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        thread = EventLoopThread(self.logger)
+        thread.daemon = True
+        thread.start(timeout=10.0)
+        set_event_loop_thread(thread)
 
 
 class _Lifecycle(Middleware):
