@@ -37,4 +37,8 @@ async def _history() -> int:
     return await retention.clean_history(shared.db)
 
 
-SWEEPS = {"results": _results, "originals": _originals, "orphans": _orphans, "history": _history}
+async def _queue() -> int:
+    return await retention.clean_queue(shared.db)
+
+
+SWEEPS = {"results": _results, "originals": _originals, "orphans": _orphans, "history": _history, "queue": _queue}

@@ -19,6 +19,7 @@ BATCH = 500
 #: A file this old that no row knows was left by a process that died between writing and committing: longer than any
 #: job can take from its first byte to its end.
 ORPHAN_AGE_S = 600.0
+DEAD_LETTER_DAYS = 30
 
 
 async def drop_payloads(storage: Storage, finals: Iterable[Final | None]) -> int:
@@ -132,6 +133,26 @@ async def clean_history(db: Database) -> int:
     days = (await settings.load(db)).t_job_history_d
     removed = 0
     while rows := await db.fetch(_HISTORY, {"days": days, "batch": BATCH}):
+        removed += len(rows)
+    return removed
+
+
+_QUEUE = f"""
+DELETE FROM dramatiq.queue WHERE message_id IN (
+    SELECT q.message_id FROM dramatiq.queue q
+    WHERE (q.state = 'rejected' AND q.mtime < clock_timestamp() - interval '{DEAD_LETTER_DAYS} days')
+       OR (q.state IN ('queued', 'rejected') AND EXISTS (
+            SELECT FROM job WHERE job.id = q.message_id AND is_finalized))
+    LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
+RETURNING message_id
+"""  # noqa: S608 - our own constant
+
+
+async def clean_queue(db: Database) -> int:
+    """Deletes messages of jobs that are final, and dead letters that nobody has requeued in ``DEAD_LETTER_DAYS``."""
+    removed = 0
+    while rows := await db.fetch(_QUEUE, {"batch": BATCH}):
         removed += len(rows)
     return removed
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from photochanger import jobs, retention
+from photochanger.broker import messages
 from photochanger.db import Database
 from photochanger.retention import ORPHAN_AGE_S
 from photochanger.storage import PAYLOADS, RESULTS, TEMPORARY, THUMBNAILS
@@ -88,6 +89,24 @@ async def test_files_without_a_row_go_by_age_and_files_with_a_row_stay(db: Datab
     assert await retention.clean_orphans(db, storage) == 6
     left = {key for kind in (TEMPORARY, RESULTS, PAYLOADS, THUMBNAILS) for key, _ in storage.keys(kind)}
     assert left == {young, f"{RESULTS}/{kept}.jpg", f"{PAYLOADS}/{waiting}.jpg"}
+
+
+async def test_dead_letters_go_by_age_and_messages_of_final_jobs_at_once(db: Database, storage: LocalStorage) -> None:
+    waiting, final = await submitted(db, storage), await succeeded(db, storage)
+    async with db.transaction() as connection:
+        for _ in range(2):
+            await messages.enqueue(connection, messages.message("sweep"))
+    await db.fetch("UPDATE dramatiq.queue SET state = 'rejected' WHERE message->>'actor_name' = 'sweep'")
+    await db.fetch(
+        "UPDATE dramatiq.queue SET mtime = now() - interval '31 days' WHERE message_id = "
+        "(SELECT message_id FROM dramatiq.queue WHERE state = 'rejected' LIMIT 1)"
+    )
+    left = await db.fetch("SELECT message_id FROM dramatiq.queue WHERE message_id = %(id)s", {"id": final})
+    assert len(left) == 1, "this test's worker never acknowledged it"
+    assert await retention.clean_queue(db) == 2
+    rows = await db.fetch("SELECT message_id, state::text AS state FROM dramatiq.queue ORDER BY state")
+    assert [row["state"] for row in rows] == ["queued", "rejected"]
+    assert rows[0]["message_id"] == waiting
 
 
 async def test_history_goes_with_its_attempts_and_log_but_never_before_its_files(

@@ -94,6 +94,17 @@ def test_every_pixel_mode_ends_as_rgb_or_rgba(mode: str) -> None:
     assert images.encode(decoded, "image/jpeg")
 
 
+def test_heic_is_taken_where_the_extra_is_installed() -> None:
+    image = Image.new("RGB", (64, 40), (200, 30, 30))
+    out = io.BytesIO()
+    image.save(out, "HEIF")
+    header = probe(out.getvalue())
+    assert (header.mime, header.extension) == ("image/heic", "heic")
+    decoded = images.decode(io.BytesIO(out.getvalue()), max_pixels=PIXELS)
+    assert decoded.size == (64, 40)
+    assert opened(images.encode(decoded)).format == "JPEG"
+
+
 def test_a_thumbnail_is_a_small_webp(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("t") / "p.jpg"
     path.write_bytes(photo(1000, 500))
