@@ -49,6 +49,23 @@ class Ingest:
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, slot_id: str) -> None:
         began = time.monotonic()
         slot = await self._slot(slot_id)
+        provider, outcome = "none", "internal_error"
+        try:
+            row = await self._serve(req, resp, slot, began)
+        except Failure as failure:
+            outcome = failure.code
+            raise
+        else:
+            outcome = row["status"] if row else "accepted"
+            provider = ((row and row["served_by"]) or provider).partition("/")[0]
+        finally:
+            metrics.INGESTS.labels(slot.id, provider, outcome).inc()
+            metrics.INGEST_SECONDS.labels(slot.id).observe(time.monotonic() - began)
+
+    async def _serve(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, slot: Slot, began: float
+    ) -> Row | None:
+        """Receives the photo, makes the job, waits and answers. Returns the final row; ``None`` for a 202."""
         current = await self._its.settings.get()
         exchange: Exchange = req.scope[SCOPE_KEY]
         job_id = uuid4()
@@ -60,30 +77,24 @@ class Ingest:
             max_bytes=current.max_upload_bytes,
             max_pixels=current.max_pixels,
             check_password=lambda given: self._its.password.check(
-                given, current.ingest_passwords, address=req.remote_addr, slot_id=slot_id
+                given, current.ingest_passwords, address=req.remote_addr, slot_id=slot.id
             ),
         ) as upload:
             logs.job_id.set(str(job_id))
             with self._its.waiting.waiter(job_id) as waiter:
                 submitted = await self._submit(upload, job_id, slot, current, began)
                 req.context.job_id = str(job_id)
-                remaining_s = submitted.remaining_s
-                waiter.deadline = time.monotonic() + remaining_s
-                patience_s = min(remaining_s + GRACE_S, prefer.get("wait", remaining_s + GRACE_S))
-                if "respond-async" in prefer:
-                    patience_s = 0.0
-                row = await self._wait(waiter, exchange, slot, patience_s)
+                waiter.deadline = time.monotonic() + submitted.remaining_s
+                wished_s = 0.0 if "respond-async" in prefer else prefer.get("wait", float("inf"))
+                row = await self._wait(waiter, exchange, slot, min(wished_s, submitted.remaining_s + GRACE_S))
         if row is not None:
             await self._answer(req, resp, row, slot, current)
-        elif prefer:
+        elif wished_s < submitted.remaining_s:
             end = submitted.expires_at + timedelta(hours=current.t_result_retention_h)
             accepted(self._its, req, resp, job_id, current, end=end, applied=prefer)
         else:
             raise SyncTimeout()
-        outcome = "accepted" if row is None else row["status"]
-        provider = (row["served_by"] or "none").partition("/")[0] if row else "none"
-        metrics.INGESTS.labels(slot_id, provider, outcome).inc()
-        metrics.INGEST_SECONDS.labels(slot_id).observe(time.monotonic() - began)
+        return row
 
     async def _slot(self, slot_id: str) -> Slot:
         slot = (await self._its.slots.get()).get(slot_id)

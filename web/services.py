@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from datetime import datetime
 from urllib.parse import quote
 from uuid import UUID
 
 import falcon.asgi
 
-from photochanger import settings, slots
+from photochanger import network, settings, slots
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.settings import Fresh, Settings
@@ -18,20 +17,6 @@ from photochanger.storage.local import LocalStorage
 from photochanger.tokens import Links, master_keys
 from web.passwords import IngestPassword
 from web.waiting import Waiting
-
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
-
-
-def network_address() -> str | None:
-    """This machine's address towards other machines, as the routing table says; ``None`` without a network. Nothing
-    is sent: a datagram socket that is only connected stays silent (192.0.2.1 is RFC 5737's example address)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return None
-        address: str = probe.getsockname()[0]
-    return address
 
 
 class Services:
@@ -47,7 +32,7 @@ class Services:
         self.slots: Fresh[dict[str, Slot]] = Fresh(lambda: slots.all_slots(self.db))
         self.waiting = Waiting(self.db, self.storage, ring=not config.no_notify)
         self.password = IngestPassword()
-        self._network_address = network_address() if config.host in EVERYWHERE else None
+        self._network_address = network.address_of(config.host)
         keys = master_keys(config)
         self.result_links = Links(keys, "result")
         self.status_links = Links(keys, "status")

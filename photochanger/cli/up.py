@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from photochanger import accounts, logs, metrics, schema
+from photochanger import accounts, logs, metrics, network, schema
 from photochanger.cli.prepare import Shown, prepare
 from photochanger.config import PROJECT, Config, ConfigError
 from photochanger.process import die_with_parent
@@ -238,6 +238,8 @@ def _banner(config: Config, shown: Shown) -> str:
     command = f"{shlex.quote(str(Path(sys.executable).parent / 'photochanger'))}"
     given = config.ingest_password.get_secret_value() if config.ingest_password else None
     password = shown.ingest_password or given
+    network_address = network.address_of(config.host)
+    elsewhere = f"   (in this network: http://{network_address}:{config.port})" if network_address else ""
     admin = (
         f"{accounts.FIRST_ADMIN} / {shown.admin_password}   (shown only now)"
         if shown.admin_password
@@ -252,7 +254,7 @@ def _banner(config: Config, shown: Shown) -> str:
     curl = f"curl -f -F {send} -F {shlex.quote(f'fileToUpload=@{SAMPLE}')} {address}/ingest/slot-001 -o changed.jpg"
     return (
         f"\nPhotoChanger is ready.\n\n"
-        f"  Address          {address}\n"
+        f"  Address          {address}{elsewhere}\n"
         f"  Administrator    {admin}\n"
         f"  Ingest password  {ingest}\n\n"
         f"  Send a photo, get it back changed:\n\n"

@@ -12,7 +12,7 @@ from photochanger.config import PROJECT
 FLOORS = {
     0: {"failures", "states", "deadlines", "config", "images", "process"},
     1: {"db", "tables", "storage", "broker", "providers", "tokens", "logs", "metrics", "image_pool", "failpoints",
-        "embedded", "image_server", "schema"},
+        "embedded", "image_server", "network", "schema"},
     2: {"jobs", "slots", "settings", "templates", "accounts", "routing", "retention", "leases"},
     3: {"cli"},
 }  # fmt: skip
