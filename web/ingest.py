@@ -86,10 +86,11 @@ class Ingest:
                 req.context.job_id = str(job_id)
                 waiter.deadline = time.monotonic() + submitted.remaining_s
                 wished_s = 0.0 if "respond-async" in prefer else prefer.get("wait", float("inf"))
-                row = await self._wait(waiter, exchange, slot, min(wished_s, submitted.remaining_s + GRACE_S))
+                patience_s = min(wished_s, submitted.remaining_s + GRACE_S)
+                row = await self._wait(waiter, exchange, slot, patience_s) if patience_s > 0 else None
         if row is not None:
             await self._answer(req, resp, row, slot, current)
-        elif wished_s < submitted.remaining_s:
+        elif patience_s == wished_s:
             end = submitted.expires_at + timedelta(hours=current.t_result_retention_h)
             accepted(self._its, req, resp, job_id, current, end=end, applied=prefer)
         else:
