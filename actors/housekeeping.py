@@ -14,9 +14,10 @@ async def sweep(task: str) -> None:
     """Runs one of ``SWEEPS`` and remembers that it did."""
     try:
         removed = await SWEEPS[task]()
-    except Exception:
+    except Exception as error:
         logs.event("sweep.failed", task=task, exc_info=True)
-        raise
+        # not as it is: a TimeoutError would keep dramatiq's thread asking for ever
+        raise RuntimeError(f"the sweep of {task} failed") from error
     await retention.record_run(shared.db, task, removed)
     logs.event("sweep.finished", task=task, removed=removed)
 

@@ -14,7 +14,7 @@ import dramatiq
 from actors import shared
 from photochanger import images, jobs, logs, metrics, retention
 from photochanger.broker.messages import QUEUE
-from photochanger.failures import Failure, StorageFull
+from photochanger.failures import Failure, InternalError, StorageFull, SyncTimeout, Unavailable
 from photochanger.jobs import Claim
 from photochanger.routing import AttemptFailed, Served
 from photochanger.storage import RESULTS
@@ -25,10 +25,13 @@ async def process_job(job_id: str) -> None:
     """Does one job. Running it again is harmless: the row decides whether there is anything left to do."""
     logs.job_id.set(job_id)
     key = UUID(job_id)
-    claim = await jobs.claim(shared.db, key, usual_s=shared.router.usual_s())
-    if claim is None:
-        await retention.drop_payloads(shared.storage, [await jobs.lose(shared.db, key)])
-        return
+    try:
+        claim = await jobs.claim(shared.db, key, usual_s=shared.router.usual_s())
+        if claim is None:
+            await retention.drop_payloads(shared.storage, [await jobs.lose(shared.db, key)])
+            return
+    except Unavailable:
+        return  # the database stayed away for longer than any deadline: expiry has decided
     metrics.QUEUE_SECONDS.observe(claim.queue_wait_s)
     if claim.claim_no > 1:
         metrics.RETRIES.labels("any").inc()
@@ -49,11 +52,11 @@ async def _serve(claim: Claim, temporary: Path) -> Coroutine[Any, Any, None] | N
     call was cut off, quietly."""
     began = time.monotonic()
     try:
-        with shared.running(claim.job_id):
+        with shared.running(claim):
             served = await shared.router.serve(claim, deadline=began + claim.remaining_s, result=temporary)
     except AttemptFailed as failed:
         return _fail(claim, failed.failure, attempt=failed.attempt, at=failed.at)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, Unavailable):
         return None
     return _store(claim, served, began) if served is not None else None
 
@@ -61,7 +64,12 @@ async def _serve(claim: Claim, temporary: Path) -> Coroutine[Any, Any, None] | N
 async def _fail(claim: Claim, failure: Failure, *, attempt: int | None, at: float) -> None:
     final = await jobs.fail(shared.db, claim, failure, attempt=attempt, since_response_s=time.monotonic() - at)
     await retention.drop_payloads(shared.storage, [final])
-    if final is not None:
+    if final is None:
+        return
+    if isinstance(failure, SyncTimeout):
+        metrics.TIMEOUTS.inc()
+        logs.event("job.timed_out", count=1, jobs=[str(claim.job_id)])
+    else:
         logs.event("job.failed", code=failure.code, detail=failure.detail)
 
 
@@ -72,7 +80,9 @@ async def _store(claim: Claim, served: Served, began: float) -> None:
     writing = time.monotonic()
     try:
         await asyncio.to_thread(shared.storage.adopt, served.picture.path, key, durable=True)
-    except StorageFull as failure:
+    except (OSError, StorageFull) as error:
+        # No OSError leaves an actor: one that is a TimeoutError would keep dramatiq's thread asking for ever.
+        failure = error if isinstance(error, StorageFull) else InternalError(f"Storing the picture failed: {error}")
         await _fail(claim, failure, attempt=served.attempt, at=served.at)
         return
     metrics.STORAGE_SECONDS.observe(time.monotonic() - writing)

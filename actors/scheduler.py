@@ -9,11 +9,12 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from photochanger import config, leases, logs, retention
+from photochanger import config, leases, logs, retention, settings
 from photochanger.broker import messages
 from photochanger.config import Config
 from photochanger.db import Database
@@ -43,15 +44,17 @@ class Scheduler:
 
     async def start(self) -> None:
         """Begins to try for the lease; sweeps that the stored last run says are overdue go at once."""
-        last = {row["name"]: row["last_run_at"] for row in await self.db.fetch("SELECT * FROM scheduled_run")}
+        rows = await self.db.fetch(
+            "SELECT name, extract(epoch FROM clock_timestamp() - last_run_at)::float8 AS age_s FROM scheduled_run"
+        )
+        age_s = {row["name"]: row["age_s"] for row in rows}
         now = datetime.now(UTC)
         self._timers.add_job(self.renew, "interval", seconds=RENEW_S, next_run_time=now)
         self._timers.add_job(self.expire, "interval", seconds=EXPIRE_EVERY_S)
         for task, every_s in SWEEPS_EVERY_S.items():
-            due = last[task] + timedelta(seconds=every_s) if task in last else now
-            self._timers.add_job(
-                self.send, "interval", args=[task], seconds=every_s, next_run_time=max(due, now + timedelta(seconds=1))
-            )
+            due_in_s = min(max(1.0, every_s - age_s.get(task, every_s)), every_s)
+            due = now + timedelta(seconds=due_in_s)
+            self._timers.add_job(self.send, "interval", args=[task], seconds=every_s, next_run_time=due)
         await self.renew()
         self._timers.start()
 
@@ -93,15 +96,17 @@ class Scheduler:
             return  # it runs out by itself
 
 
-async def run(settings: Config) -> None:
+async def run(loaded: Config) -> None:
     """Runs until SIGTERM or SIGINT."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    db = Database(settings.require_database_url(), connections=2, application_name="photochanger scheduler")
-    storage = LocalStorage(settings.media)
-    storage.prepare()
+    db = Database(loaded.require_database_url(), connections=2, application_name="photochanger scheduler")
+    storage = LocalStorage(loaded.media)
+    if refusal := await settings.wrong_media_root(db, storage):
+        await db.close()
+        sys.exit(f"photochanger: {refusal}")
     scheduler = Scheduler(db, storage)
     while not stopped.is_set():
         try:
@@ -115,9 +120,9 @@ async def run(settings: Config) -> None:
 
 
 def main() -> None:
-    settings = config.load_or_exit()
-    logs.setup(settings.log_format, settings.log_level)
-    asyncio.run(run(settings))
+    loaded = config.load_or_exit()
+    logs.setup(loaded.log_format, loaded.log_level)
+    asyncio.run(run(loaded))
 
 
 if __name__ == "__main__":

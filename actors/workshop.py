@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -12,12 +13,13 @@ import dramatiq
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.middleware import Middleware
 
-from photochanger import jobs, logs, providers, retention
+from photochanger import jobs, logs, providers, retention, settings
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.failpoints import Failpoints
 from photochanger.failures import Unavailable
 from photochanger.image_pool import ImagePool
+from photochanger.jobs import Claim
 from photochanger.routing import Router
 from photochanger.storage.local import LocalStorage
 
@@ -36,7 +38,7 @@ class Workshop(Middleware):
         self.pool: ImagePool
         self.router: Router
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._running: dict[UUID, asyncio.Task[Any]] = {}
+        self._running: dict[UUID, tuple[asyncio.Task[Any], int]] = {}
         self._look: asyncio.Event
         self._watch: asyncio.Task[None]
 
@@ -44,17 +46,20 @@ class Workshop(Middleware):
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         logs.setup(self.config.log_format, self.config.log_level)
-        self._on_loop(self._open())
+        refusal = self._on_loop(self._open())
+        if refusal is not None:
+            sys.exit(f"photochanger: {refusal}")
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         self._on_loop(self._close())
 
-    def _on_loop(self, work: Any) -> None:
+    def _on_loop(self, work: Any) -> Any:
         thread = get_event_loop_thread()
         assert thread is not None
-        thread.run_coroutine(work)
+        return thread.run_coroutine(work)
 
-    async def _open(self) -> None:
+    async def _open(self) -> str | None:
+        """Opens everything; returns why this worker must not start, if so."""
         self._loop = asyncio.get_running_loop()
         self.db = Database(
             self.config.require_database_url(),
@@ -62,12 +67,14 @@ class Workshop(Middleware):
             application_name="photochanger worker",
         )
         self.storage = LocalStorage(self.config.media)
-        self.storage.prepare()
+        if refusal := await settings.wrong_media_root(self.db, self.storage):
+            return refusal
         self.pool = ImagePool(self.config.image_processes)
         await self.pool.start()
         self.router = Router(self.db, self.storage, self.pool, providers.registry())
         self._look = asyncio.Event()
         self._watch = asyncio.create_task(self._watch_running())
+        return None
 
     async def _close(self) -> None:
         self._watch.cancel()
@@ -79,16 +86,18 @@ class Workshop(Middleware):
     # -- the tasks that run now -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def running(self, job_id: UUID) -> Iterator[None]:
-        """While inside, the current task is cancelled as soon as the job is final or its lease is lost."""
+    def running(self, claim: Claim) -> Iterator[None]:
+        """While inside, the current task is cancelled as soon as the job is final or somebody else has claimed it."""
         task = asyncio.current_task()
         assert task is not None
-        self._running[job_id] = task
+        if earlier := self._running.get(claim.job_id):
+            earlier[0].cancel()  # we lost the lease, and got the message back ourselves
+        self._running[claim.job_id] = entry = (task, claim.claim_no)
         try:
             yield
         finally:
-            if self._running.get(job_id) is task:
-                del self._running[job_id]
+            if self._running.get(claim.job_id) is entry:
+                del self._running[claim.job_id]
 
     def look_at(self, message_id: str | None) -> None:
         """The queue heard that a job's work may be over; called from the consumer's thread."""
@@ -107,10 +116,14 @@ class Workshop(Middleware):
                 await retention.expire_overdue(self.db, self.storage)
             except Unavailable:
                 continue  # the database is away; every task has its own deadline
+            except Exception:
+                logs.event("loop.failed", loop="watch", exc_info=True)
 
     async def _stop_finished(self) -> None:
         if not self._running:
             return
-        tasks = dict(self._running)
-        for job_id in set(tasks).difference(await jobs.unfinished(self.db, tasks)):
-            tasks[job_id].cancel()
+        entries = dict(self._running)
+        ours = await jobs.unfinished(self.db, {job_id: claim_no for job_id, (_, claim_no) in entries.items()})
+        for job_id in set(entries).difference(ours):
+            if self._running.get(job_id) is entries[job_id]:  # it may have left while we asked
+                entries[job_id][0].cancel()

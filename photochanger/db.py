@@ -103,6 +103,8 @@ async def fetch(connection: psycopg.AsyncConnection[Any], sql: str, params: Para
 
 async def _refuse_dead(connection: psycopg.AsyncConnection[Any]) -> None:
     """Finds a connection whose server is gone without a round trip: an idle socket has nothing to say but EOF."""
-    if select.select([connection.fileno()], [], [], 0)[0]:
+    idle = select.poll()
+    idle.register(connection.fileno(), select.POLLIN)
+    if idle.poll(0):
         await connection.close()  # the pool would put it back: libpq has not noticed yet
         raise psycopg.OperationalError("the server closed the connection")

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
@@ -34,6 +36,7 @@ ACCEPTED: dict[str, tuple[str, str]] = {
 }
 EXTENSIONS: dict[str, str] = dict(ACCEPTED.values())
 _FORMATS = tuple(name for name in ACCEPTED if name != "MPO")  # Pillow finds MPO through JPEG
+_DAMAGED_EXIF = (OSError, SyntaxError, ValueError, TypeError, KeyError, ZeroDivisionError, struct.error)
 #: A camera photo has one frame; a 10,000-frame WebP is an attack on the decoder.
 MAX_FRAMES = 1
 #: Longest edge either way: the JPEG format's own limit, and the size at which line buffers hurt.
@@ -100,9 +103,10 @@ def decode(file: BinaryIO | Path, *, max_pixels: int) -> Image.Image:
             if image.mode == "CMYK":
                 profile = None  # the profile describes inks; the pixels leave as RGB
             # Every copy of the pixels costs as much as decoding them: none is made that need not be.
-            ImageOps.exif_transpose(image, in_place=True)
+            with contextlib.suppress(*_DAMAGED_EXIF):  # then it stays as it lies
+                ImageOps.exif_transpose(image, in_place=True)
             plain = image if image.mode == mode else image.convert(mode)
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
             raise InvalidImage(f"The picture cannot be decoded: {error}") from None
     plain.info = {"icc_profile": profile} if profile else {}
     return plain
@@ -145,7 +149,7 @@ def _open(file: BinaryIO | Path) -> Image.Image:
             return Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
         raise UnsupportedMediaType("The file is not a JPEG, PNG or WebP picture") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise InvalidImage(f"The picture's header is damaged: {error}") from None
 
 

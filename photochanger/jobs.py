@@ -175,7 +175,9 @@ async def claim(db: Database, job_id: UUID, *, usual_s: Mapping[str, float]) -> 
     A job taken over after a crash is claimed only while the rest of its budget holds the usual time of its route's
     first provider (``usual_s``, seconds by provider), and at most ``MAX_CLAIMS`` times in all.
     """
-    rows = await db.fetch(_CLAIM, {"job_id": job_id, "usual_s": Jsonb(dict(usual_s))})
+    # Patient: a message whose claim fails would be a dead letter. A claim whose answer was lost costs one number.
+    params = {"job_id": job_id, "usual_s": Jsonb(dict(usual_s))}
+    rows = await db.fetch(_CLAIM, params, patience_s=FINAL_PATIENCE_S)
     if not rows:
         return None
     row = rows[0]
@@ -215,7 +217,9 @@ SELECT id FROM made
 """
 
 
-async def dispatch(db: Database, claim: Claim, *, rung: int, provider: str, operation: str) -> int | None:
+async def dispatch(
+    db: Database, claim: Claim, *, rung: int, provider: str, operation: str, patience_s: float = 0.0
+) -> int | None:
     """Records an attempt before the provider is called; its id, or ``None`` when the job is no longer ours to serve."""
     rows = await db.fetch(
         _DISPATCH,
@@ -226,6 +230,7 @@ async def dispatch(db: Database, claim: Claim, *, rung: int, provider: str, oper
             "provider": provider,
             "operation": operation,
         },
+        patience_s=patience_s,
     )
     return rows[0]["id"] if rows else None
 
@@ -464,10 +469,12 @@ async def now(db: Database) -> datetime:
 FINAL_OF = f"SELECT {_COLUMNS}, clock_timestamp() AS now FROM job WHERE id = ANY(%(ids)s) AND is_finalized"
 
 
-async def unfinished(db: Database, job_ids: Iterable[UUID]) -> set[UUID]:
-    """Which of ``job_ids`` may still be worked on."""
+async def unfinished(db: Database, claims: Mapping[UUID, int]) -> set[UUID]:
+    """Which jobs may still be worked on under their claim: not final, not overdue, and claimed by nobody since."""
     rows = await db.fetch(
-        "SELECT id FROM job WHERE id = ANY(%(ids)s) AND NOT is_finalized AND expires_at > clock_timestamp()",
-        {"ids": list(job_ids)},
+        "SELECT id FROM job "
+        "JOIN unnest(%(ids)s::uuid[], %(claims)s::int[]) AS mine (id, claim_no) USING (id, claim_no) "
+        "WHERE NOT is_finalized AND expires_at > clock_timestamp()",
+        {"ids": list(claims), "claims": list(claims.values())},
     )
     return {row["id"] for row in rows}

@@ -32,6 +32,7 @@ EVENTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "sweep.finished": (logging.INFO, ("task", "removed")),
     "sweep.failed": (logging.ERROR, ("task",)),
     "driver.broken": (logging.ERROR, ("provider",)),
+    "loop.failed": (logging.ERROR, ("loop",)),
     "schedule.leading": (logging.INFO, ("holder",)),
     "schedule.following": (logging.INFO, ("holder",)),
     "worker.lost": (logging.WARNING, ("workers", "messages")),

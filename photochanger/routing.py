@@ -72,10 +72,19 @@ class Router:
         if provider is None or rung.operation not in provider.operations:
             failure = InvalidSettings(f"{rung.provider}/{rung.operation} is not available in this version")
             raise AttemptFailed(failure, attempt=None, at=time.monotonic())
-        budget_s = attempt_budget_s(deadline - time.monotonic(), provider_timeout_s=rung.timeout_s, store_s=STORE_S)
-        attempt = await jobs.dispatch(self.db, claim, rung=0, provider=rung.provider, operation=rung.operation)
+        if self._budget_s(rung, deadline) <= 0:
+            raise AttemptFailed(SyncTimeout("No time was left to ask a provider"), attempt=None, at=time.monotonic())
+        attempt = await jobs.dispatch(
+            self.db,
+            claim,
+            rung=0,
+            provider=rung.provider,
+            operation=rung.operation,
+            patience_s=deadline - time.monotonic(),
+        )
         if attempt is None:
             return None
+        budget_s = self._budget_s(rung, deadline)
         logs.event("job.dispatched", provider=rung.provider, operation=rung.operation, budget_s=round(budget_s, 2))
         began = time.monotonic()
         try:
@@ -101,6 +110,10 @@ class Router:
             raise AttemptFailed(internal, attempt=attempt, at=time.monotonic()) from error
         _observe(rung.provider, began, None)
         return Served(picture, attempt, 0, f"{rung.provider}/{rung.operation}", time.monotonic())
+
+    def _budget_s(self, rung: Rung, deadline: float) -> float:
+        left_s = deadline - time.monotonic()
+        return attempt_budget_s(left_s, provider_timeout_s=rung.timeout_s, store_s=STORE_S)
 
     async def _call(self, provider: Provider, rung: Rung, claim: Claim, result: Path, budget_s: float) -> Picture:
         request = Request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -14,12 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from photochanger.db import Database, fetch
 from photochanger.failures import FieldError, InvalidSettings, Unavailable
+from photochanger.storage.local import LocalStorage
 
 T = TypeVar("T")
 
 #: Seconds a process may act on settings and slots it read before; a change is everywhere within two.
 FRESH_S = 1.0
 HOUR_S = 3600
+#: Seconds a request waits for a fresh value where there is an older one: a 503 comes within two in all.
+PATIENCE_S = 0.25
 
 
 class PasswordHash(BaseModel):
@@ -92,6 +96,19 @@ async def save(db: Database, changes: dict[str, Any]) -> Settings:
     return merged
 
 
+async def wrong_media_root(db: Database, storage: LocalStorage) -> str | None:
+    """Why this process must not use its media root: it is not the one the database's files lie in. While the
+    database is away there is nothing to compare with, and nothing that could go wrong."""
+    marker = await asyncio.to_thread(storage.prepare)
+    try:
+        known = (await load(db)).media_marker
+    except Unavailable:
+        return None
+    if known is None or known == marker:
+        return None
+    return f"PHOTOCHANGER_MEDIA_ROOT: {storage.root} is not the media root this database belongs to"
+
+
 def invalid(error: ValidationError, *, at: str = "") -> InvalidSettings:
     """A Pydantic error in the words and shape of our own."""
     errors = [
@@ -123,9 +140,10 @@ class Fresh(Generic[T]):
         return self._value
 
     async def _refresh(self) -> None:
-        try:
+        if not hasattr(self, "_value"):
             self._value = await self._read()
-        except Unavailable:
-            if not hasattr(self, "_value"):
-                raise
+        else:
+            with contextlib.suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    self._value = await self._read()
         self._read_at = time.monotonic()

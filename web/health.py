@@ -62,10 +62,8 @@ class Ready:
         return None if at == head else f"The database is at migration {at}, this version needs {head}"
 
     async def _storage(self) -> str | None:
-        marker = await asyncio.to_thread(self._its.storage.prepare)
-        known = (await settings.load(self._its.db)).media_marker
-        if known is not None and known != marker:
-            return f"{self._its.storage.root} is not the media root this database belongs to"
+        if refusal := await settings.wrong_media_root(self._its.db, self._its.storage):
+            return refusal
         if not os.access(self._its.storage.root, os.W_OK):
             return f"{self._its.storage.root} cannot be written"
         return None

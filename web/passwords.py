@@ -49,18 +49,21 @@ class IngestPassword:
                     "Too many different wrong passwords from this address",
                     retry_after_s=max(1.0, oldest + WINDOW_S - time.monotonic()),
                 )
+            wrong[digest] = time.monotonic()  # before the hash is known, so that guesses side by side count too
             for hashed in hashes:
                 if await accounts.verify(password, hashed):
+                    wrong.pop(digest, None)
                     self._verified = {digest: hashed, **dict(list(self._verified.items())[:9])}
                     return
-            wrong[digest] = time.monotonic()
         raise InvalidPassword()
 
     def _recent(self, address: str, slot_id: str) -> dict[bytes, float]:
         since = time.monotonic() - WINDOW_S
         key = (address, slot_id)
-        wrong = {digest: at for digest, at in self._wrong.pop(key, {}).items() if at > since}
-        self._wrong[key] = wrong
+        wrong = self._wrong.setdefault(key, {})
+        self._wrong.move_to_end(key)
+        for digest in [digest for digest, at in wrong.items() if at <= since]:
+            del wrong[digest]
         while len(self._wrong) > ADDRESSES:
             self._wrong.popitem(last=False)
         return wrong

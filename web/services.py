@@ -9,7 +9,7 @@ from uuid import UUID
 import falcon.asgi
 
 from photochanger import network, settings, slots
-from photochanger.config import Config
+from photochanger.config import Config, ConfigError
 from photochanger.db import Database
 from photochanger.settings import Fresh, Settings
 from photochanger.slots import Slot
@@ -46,7 +46,8 @@ class Services:
         return f"{req.scheme}://{req.netloc}"
 
     async def open(self) -> None:
-        self.storage.prepare()
+        if refusal := await settings.wrong_media_root(self.db, self.storage):
+            raise ConfigError(refusal)
         self.waiting.start()
 
     async def close(self) -> None:

@@ -73,7 +73,9 @@ class Waiting:
                 await self._listen()
             except (psycopg.OperationalError, psycopg.InterfaceError, Unavailable) as error:
                 logs.event("waiting.disconnected", error=type(error).__name__)
-                await asyncio.sleep(RECONNECT_S)
+            except Exception:
+                logs.event("loop.failed", loop="waiting", exc_info=True)
+            await asyncio.sleep(RECONNECT_S)
 
     async def _listen(self) -> None:
         async with await psycopg.AsyncConnection.connect(

@@ -138,6 +138,7 @@ class LeasingConsumer(Consumer):
         self._next_beat = 0.0
         self._look = True
         self._draining = False
+        self._alive_shown = False
 
     # -- dramatiq's consumer protocol ---------------------------------------------------------------------------
 
@@ -288,6 +289,8 @@ class LeasingConsumer(Consumer):
         if dead:
             logs.event("worker.lost", workers=dead, messages=given_back)
         lost = set(in_hand).difference(mine)
+        if not self._alive_shown:  # our own earlier connection still held it
+            self._show_life()
         if not alive:
             # We were taken for dead (paused for longer than a lease): what we hold has other owners now.
             lost = set(in_hand)
@@ -295,7 +298,6 @@ class LeasingConsumer(Consumer):
         with self._lock:
             lost.difference_update(self._acks)
             lost.difference_update(message.message_id for message in self._rejects)
-            self._claimed = deque(message for message in self._claimed if message.message_id not in lost)
         for message_id in lost:
             self._on_stop(message_id)
 
@@ -340,7 +342,8 @@ class LeasingConsumer(Consumer):
 
     def _show_life(self) -> None:
         assert self._connection is not None
-        self._connection.execute(b"SELECT pg_try_advisory_lock(%s, %s)", (LIFE_LOCK, self.worker_id))
+        row = self._connection.execute(b"SELECT pg_try_advisory_lock(%s, %s)", (LIFE_LOCK, self.worker_id)).fetchone()
+        self._alive_shown = row == (True,)
 
     def _disconnect(self, error: psycopg.Error) -> None:
         logs.event("queue.disconnected", error=type(error).__name__)

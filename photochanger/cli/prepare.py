@@ -25,12 +25,13 @@ async def prepare(config: Config) -> Shown:
     try:
         tokens.master_keys(config)
         await slots.create_first(db)
-        marker = LocalStorage(config.media).prepare()
+        storage = LocalStorage(config.media)
+        marker = storage.prepare()
         known = (await settings.load(db)).media_marker
         if known is None:
             await settings.save(db, {"media_marker": marker})
-        elif known != marker:
-            raise ConfigError(f"PHOTOCHANGER_MEDIA_ROOT: {config.media} is not the media root this database belongs to")
+        elif refusal := await settings.wrong_media_root(db, storage):
+            raise ConfigError(refusal)
         given = config.ingest_password.get_secret_value() if config.ingest_password else None
         admin = config.admin_password.get_secret_value() if config.admin_password else None
         made_admin = await accounts.create_first_admin(db, admin)

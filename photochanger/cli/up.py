@@ -32,6 +32,7 @@ SAMPLE = PROJECT / "ops" / "sample" / "photo.jpg"
 
 def up(config: Config) -> int:
     """Runs until SIGINT or SIGTERM; leaves no process, lock or socket behind."""
+    signal.signal(signal.SIGTERM, _interrupt)  # until the loop takes over: whatever was started is stopped again
     logs.setup(config.log_format, config.log_level)
     config.home.mkdir(parents=True, exist_ok=True)
     config.run_dir.mkdir(exist_ok=True, mode=0o700)
@@ -56,6 +57,10 @@ def up(config: Config) -> int:
                 (config.run_dir / name).unlink(missing_ok=True)
 
 
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def _only_one(config: Config) -> Iterator[None]:
     """The right to run this home; the kernel takes it back however the process ends."""
@@ -66,8 +71,10 @@ def _only_one(config: Config) -> Iterator[None]:
             raise ConfigError(
                 f"PhotoChanger already runs for {config.home}; a second copy needs its own PHOTOCHANGER_HOME and PORT"
             ) from None
-        yield
-        (config.run_dir / "lock").unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (config.run_dir / "lock").unlink(missing_ok=True)
 
 
 def _check_port(config: Config) -> None:
@@ -116,7 +123,9 @@ async def _serve(config: Config) -> int:
     ready = asyncio.create_task(_ready(config))
     await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done() and not supervisor.stopping.is_set():
-        print(_banner(config, shown) if ready.result() else "PhotoChanger is not ready yet; see the log", flush=True)
+        if not ready.result():
+            print(f"PhotoChanger is not ready after {READY_S:.0f} s; the log says why.", flush=True)
+        print(_banner(config, shown), flush=True)
     ready.cancel()
     await running
     return 0
@@ -172,17 +181,15 @@ class Supervisor:
         pause = RESTART_PAUSE_S[0]
         while not self.stopping.is_set():
             began = time.monotonic()
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                *argv,
-                cwd=PROJECT,
-                env=self._env,
-                stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
+            try:
+                process = await self._start(argv)
+            except OSError as error:  # no memory or descriptors just now
+                logs.event("process.ended", process=name, pid=None, status=error.strerror, restart_in_s=pause)
+                await asyncio.sleep(pause)
+                continue
             self._processes[name] = process
+            if self.stopping.is_set():  # it was asked for while we stopped
+                process.terminate()
             self._record()
             logs.event("process.started", process=name, pid=process.pid)
             status = await process.wait()
@@ -192,6 +199,18 @@ class Supervisor:
             logs.event("process.ended", process=name, pid=process.pid, status=status, restart_in_s=pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), pause)
+
+    async def _start(self, argv: list[str]) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            *argv,
+            cwd=PROJECT,
+            env=self._env,
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
 
     def _record(self) -> None:
         entries = []

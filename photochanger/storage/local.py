@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import time
 import uuid
 from pathlib import Path
 
@@ -62,7 +61,7 @@ class LocalStorage:
         return True
 
     def keys(self, kind: str) -> list[tuple[str, float]]:
-        now = time.time()
+        now = self._now()
         found = []
         with os.scandir(self.root / kind) as entries:
             for entry in entries:
@@ -71,6 +70,15 @@ class LocalStorage:
                 except FileNotFoundError:
                     continue  # deleted while we looked
         return found
+
+    def _now(self) -> float:
+        """The clock that stamps the files: on a shared disk it is not this machine's."""
+        probe = self.temporary()
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink()
 
 
 def full_or(error: OSError) -> Exception:

@@ -104,6 +104,14 @@ async def test_a_takeover_needs_the_providers_usual_time(db: Database) -> None:
     assert await jobs.claim(db, job_id, usual_s={"local": 1}) is not None
 
 
+async def test_work_goes_on_only_under_the_newest_claim(db: Database) -> None:
+    taken, lost, done = await submitted(db), await submitted(db), await submitted(db)
+    claims = {job_id: (await claimed(db, job_id)).claim_no for job_id in (taken, lost, done)}
+    await claimed(db, lost)
+    await jobs.cancel(db, done, detail="x")
+    assert await jobs.unfinished(db, claims) == {taken}
+
+
 async def test_nobody_loses_a_job_that_was_never_claimed(db: Database) -> None:
     job_id = await submitted(db)
     assert await jobs.lose(db, job_id) is None

@@ -76,6 +76,19 @@ def test_orientation_is_baked_in_and_metadata_left_behind() -> None:
     assert not opened(encoded).getexif()
 
 
+def test_damaged_metadata_does_not_cost_the_picture() -> None:
+    whole = photo(80, 40)
+    for exif in (
+        b"II*\x00",
+        b"Exif\x00\x00II*\x00",
+        b"MM\x00*\xff\xff\xff\xff",
+        b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00",
+    ):
+        segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+        damaged = whole[:2] + segment + whole[2:]
+        assert images.decode(io.BytesIO(damaged), max_pixels=PIXELS).size == (80, 40)
+
+
 @pytest.mark.parametrize("mime", ["image/jpeg", "image/png", "image/webp"])
 def test_the_colour_profile_is_kept(mime: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

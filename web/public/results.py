@@ -13,6 +13,7 @@ from photochanger import images, jobs
 from photochanger.db import Row
 from photochanger.failures import Failure, InvalidRequest, ResultExpired, ResultNotFound
 from photochanger.storage import THUMBNAILS
+from photochanger.storage.local import full_or
 from web.ingest import failure_of, send_file
 from web.pages import Pages
 from web.services import Services
@@ -142,7 +143,11 @@ class Results:
         if not await asyncio.to_thread(path.exists):
             async with self._one_thumbnail:
                 await asyncio.to_thread(self._make_thumbnail, row, size)
-        await send_file(resp, path, (await asyncio.to_thread(path.stat)).st_size)
+        try:
+            size_bytes = (await asyncio.to_thread(path.stat)).st_size
+        except FileNotFoundError:
+            raise ResultExpired() from None
+        await send_file(resp, path, size_bytes)
 
     def _make_thumbnail(self, row: Row, size: int) -> None:
         key = f"{THUMBNAILS}/{row['id']}-{size}.webp"
@@ -153,8 +158,12 @@ class Results:
         except FileNotFoundError:
             raise ResultExpired() from None
         temporary = self._its.storage.temporary()
-        temporary.write_bytes(small)
-        self._its.storage.adopt(temporary, key, durable=False)
+        try:
+            temporary.write_bytes(small)
+            self._its.storage.adopt(temporary, key, durable=False)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise full_or(error) from error
 
 
 def not_modified(req: falcon.asgi.Request, resp: falcon.asgi.Response, etag: str, modified: datetime) -> bool:
