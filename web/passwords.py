@@ -7,6 +7,7 @@ sends the same wrong one for ever does not lock a booth out.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import time
@@ -29,6 +30,7 @@ class IngestPassword:
         self._key = secrets.token_bytes(32)
         self._verified: dict[bytes, str] = {}
         self._wrong: OrderedDict[tuple[str, str], dict[bytes, float]] = OrderedDict()
+        self._checking: dict[tuple[str, str], dict[bytes, asyncio.Future[str | None]]] = {}
 
     async def check(self, password: str, valid: list[PasswordHash], *, address: str, slot_id: str) -> None:
         """Returns when ``password`` is one of ``valid``.
@@ -43,19 +45,39 @@ class IngestPassword:
             return
         wrong = self._recent(address, slot_id)
         if digest not in wrong:
-            if len(wrong) >= DISTINCT_WRONG:
-                oldest = min(wrong.values())
+            if await self._matches(digest, password, hashes, wrong, self._checking.setdefault((address, slot_id), {})):
+                return
+            wrong[digest] = time.monotonic()
+        raise InvalidPassword()
+
+    async def _matches(
+        self,
+        digest: bytes,
+        password: str,
+        hashes: list[str],
+        wrong: dict[bytes, float],
+        checking: dict[bytes, asyncio.Future[str | None]],
+    ) -> bool:
+        """Whether one of ``hashes`` is the password's. The same password is hashed once, however many photos bring
+        it at the same time; different ones being hashed count as guesses already.
+
+        Raises:
+            RateLimited: too many different ones.
+        """
+        if digest not in checking:
+            if len(wrong) + len(checking) >= DISTINCT_WRONG:
+                oldest = min(wrong.values(), default=time.monotonic())
                 raise RateLimited(
                     "Too many different wrong passwords from this address",
                     retry_after_s=max(1.0, oldest + WINDOW_S - time.monotonic()),
                 )
-            wrong[digest] = time.monotonic()  # before the hash is known, so that guesses side by side count too
-            for hashed in hashes:
-                if await accounts.verify(password, hashed):
-                    wrong.pop(digest, None)
-                    self._verified = {digest: hashed, **dict(list(self._verified.items())[:9])}
-                    return
-        raise InvalidPassword()
+            checking[digest] = asyncio.ensure_future(_matching(password, hashes))
+            checking[digest].add_done_callback(lambda _: checking.pop(digest, None))
+        matched = await asyncio.shield(checking[digest])
+        if matched is None:
+            return False
+        self._verified = {digest: matched, **dict(list(self._verified.items())[:9])}
+        return True
 
     def _recent(self, address: str, slot_id: str) -> dict[bytes, float]:
         since = time.monotonic() - WINDOW_S
@@ -65,5 +87,13 @@ class IngestPassword:
         for digest in [digest for digest, at in wrong.items() if at <= since]:
             del wrong[digest]
         while len(self._wrong) > ADDRESSES:
-            self._wrong.popitem(last=False)
+            forgotten, _ = self._wrong.popitem(last=False)
+            self._checking.pop(forgotten, None)
         return wrong
+
+
+async def _matching(password: str, hashes: list[str]) -> str | None:
+    for hashed in hashes:
+        if await accounts.verify(password, hashed):
+            return hashed
+    return None

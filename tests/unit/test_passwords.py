@@ -34,6 +34,12 @@ async def test_guesses_side_by_side_count_as_much_as_one_after_the_other(valid: 
     assert got.count("rate_limited") == DISTINCT_WRONG
 
 
+async def test_the_right_password_of_many_cameras_at_once_is_right_for_each(valid: list[PasswordHash]) -> None:
+    checker = IngestPassword()
+    got = await asyncio.gather(*(outcome(checker, "the right one", valid) for _ in range(30)))
+    assert set(got) == {"ok"}
+
+
 async def test_the_same_wrong_password_counts_once_and_another_address_not_at_all(valid: list[PasswordHash]) -> None:
     checker = IngestPassword()
     assert {await outcome(checker, "misconfigured", valid) for _ in range(30)} == {"invalid_password"}
