@@ -30,6 +30,10 @@ async def _originals() -> int:
     return await retention.clean_originals(shared.db, shared.storage)
 
 
+async def _media() -> int:
+    return await retention.clean_media(shared.db, shared.storage)
+
+
 async def _orphans() -> int:
     return await retention.clean_orphans(shared.db, shared.storage)
 
@@ -42,4 +46,11 @@ async def _queue() -> int:
     return await retention.clean_queue(shared.db)
 
 
-SWEEPS = {"results": _results, "originals": _originals, "orphans": _orphans, "history": _history, "queue": _queue}
+SWEEPS = {
+    "results": _results,
+    "originals": _originals,
+    "media": _media,
+    "orphans": _orphans,
+    "history": _history,
+    "queue": _queue,
+}

@@ -26,7 +26,7 @@ LEASE_S = 15.0
 RENEW_S = 5.0
 EXPIRE_EVERY_S = 1.0
 #: Sweep → seconds between runs. Bytes are gone ≤15 minutes after their time.
-SWEEPS_EVERY_S = {"results": 300, "originals": 300, "orphans": 600, "history": 3600, "queue": 3600}
+SWEEPS_EVERY_S = {"results": 300, "originals": 300, "media": 300, "orphans": 600, "history": 3600, "queue": 3600}
 
 
 class Scheduler:

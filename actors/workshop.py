@@ -13,7 +13,7 @@ import dramatiq
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.middleware import Middleware
 
-from photochanger import jobs, logs, providers, retention, settings
+from photochanger import access, jobs, logs, providers, retention, settings
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.failpoints import Failpoints
@@ -22,6 +22,7 @@ from photochanger.image_pool import ImagePool
 from photochanger.jobs import Claim
 from photochanger.routing import Router
 from photochanger.storage.local import LocalStorage
+from photochanger.tokens import master_keys
 
 #: Seconds between looks at our own running jobs and at overdue ones: what a lost bell costs at most.
 WATCH_S = 0.5
@@ -71,7 +72,14 @@ class Workshop(Middleware):
             return refusal
         self.pool = ImagePool(self.config.image_processes)
         await self.pool.start()
-        self.router = Router(self.db, self.storage, self.pool, providers.registry())
+        keys = master_keys(self.config)
+        self.router = Router(
+            self.db,
+            self.storage,
+            self.pool,
+            providers.registry(),
+            access=lambda provider: access.to(provider, self.db, keys, self.config),
+        )
         self._look = asyncio.Event()
         self._watch = asyncio.create_task(self._watch_running())
         return None
@@ -81,6 +89,8 @@ class Workshop(Middleware):
         with contextlib.suppress(asyncio.CancelledError):
             await self._watch
         self.pool.close()
+        for provider in self.router.registry.values():
+            await provider.close()
         await self.db.close()
 
     # -- the tasks that run now -----------------------------------------------------------------------------------

@@ -35,6 +35,12 @@ class Config(BaseModel):
     ingest_password: Annotated[SecretStr, Field(min_length=8)] | None = None
     admin_password: Annotated[SecretStr, Field(min_length=8)] | None = None
     master_key: SecretStr | None = None
+    gemini_api_key: SecretStr | None = None
+    gemini_base_url: str | None = None
+    turbotext_api_key: SecretStr | None = None
+    turbotext_base_url: str | None = None
+    openai_api_key: SecretStr | None = None
+    openai_base_url: str | None = None
     worker_threads: int = Field(32, ge=1, le=512)
     web_connections: int = Field(12, ge=2, le=200)
     worker_connections: int = Field(8, ge=2, le=200)
@@ -54,6 +60,13 @@ class Config(BaseModel):
         if value and not value.startswith(("postgresql://", "postgres://")):
             raise ValueError("must be a postgresql:// URL")
         return value.replace("postgres://", "postgresql://", 1) if value else None
+
+    @field_validator("gemini_base_url", "turbotext_base_url", "openai_base_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must be an http:// or https:// address")
+        return value.rstrip("/") if value else None
 
     @field_validator("home", "media_root")
     @classmethod

@@ -39,7 +39,7 @@ class Failure(Exception):
     """Something went wrong"""
 
     code: ClassVar[str]
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(
         self,
@@ -221,6 +221,9 @@ class ProviderFailure(Failure):
     Args:
         finish_reason: the provider's own word for how it ended, if it said one.
         request_id: the provider's own id of the call.
+        model: which model answered.
+        cost: what the call cost all the same, in the currency of the provider's prices.
+        retryable: whether another try may succeed, where the code does not tell.
     """
 
     code = "provider_error"
@@ -232,10 +235,17 @@ class ProviderFailure(Failure):
         retry_after_s: float | None = None,
         finish_reason: str | None = None,
         request_id: str | None = None,
+        model: str | None = None,
+        cost: float = 0.0,
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
         self.finish_reason = finish_reason
         self.request_id = request_id
+        self.model = model
+        self.cost = cost
+        if retryable is not None:
+            self.retryable = retryable
 
     @classmethod
     def title(cls) -> str:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import struct
 import warnings
 from dataclasses import dataclass
@@ -87,8 +88,9 @@ def probe_head(head: bytes, *, max_pixels: int) -> Header | None:
         return None
 
 
-def decode(file: BinaryIO | Path, *, max_pixels: int) -> Image.Image:
-    """The whole picture, upright, with its colour profile but no other metadata, as RGB or RGBA.
+def decode(file: BinaryIO | Path, *, max_pixels: int, edge: int | None = None) -> Image.Image:
+    """The whole picture, upright, with its colour profile but no other metadata, as RGB or RGBA. ``edge``: pixels of
+    a side that are enough, for decoders that can do with less work.
 
     Raises:
         UnsupportedMediaType, InvalidImage, ImageTooLarge: as ``probe``; ``InvalidImage`` also for a file cut short.
@@ -97,6 +99,8 @@ def decode(file: BinaryIO | Path, *, max_pixels: int) -> Image.Image:
     with image:
         _bound(image, max_pixels)
         try:
+            if edge is not None:
+                image.draft("RGB", (edge, edge))
             image.load()
             profile = image.info.get("icc_profile")
             mode = "RGBA" if _has_alpha(image) else "RGB"
@@ -129,6 +133,27 @@ def encode(image: Image.Image, mime: str = "image/jpeg", *, quality: int = RESUL
     else:
         raise UnsupportedMediaType(f"{mime} cannot be written")
     return out.getvalue()
+
+
+def write(image: Image.Image, target: Path, mime: str) -> tuple[int, int, int, str]:
+    """Encodes and writes a picture: its width and height in pixels, its bytes, its SHA-256 in hex."""
+    data = encode(image, mime)
+    target.write_bytes(data)
+    return image.width, image.height, len(data), hashlib.sha256(data).hexdigest()
+
+
+def prepare(photo: Path, target: Path, max_pixels: int, max_edge: int | None) -> None:
+    """Writes a photo as it may leave this machine: upright, stripped, its longer side at most ``max_edge`` pixels, a
+    JPEG."""
+    picture = decode(photo, max_pixels=max_pixels, edge=max_edge)
+    if max_edge is not None and max(picture.size) > max_edge:
+        picture.thumbnail((max_edge, max_edge), Image.Resampling.LANCZOS)
+    write(picture, target, "image/jpeg")
+
+
+def rewrite(picture: Path, target: Path, mime: str, max_pixels: int) -> tuple[int, int, int, str]:
+    """Decodes a foreign picture whole and writes its pixels, and nothing else of it, as ``mime``; as ``write``."""
+    return write(decode(picture, max_pixels=max_pixels), target, mime)
 
 
 def thumbnail(path: Path, edge: int) -> bytes:

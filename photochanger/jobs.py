@@ -132,7 +132,8 @@ async def submit(db: Database, submission: Submission) -> Submitted:
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's right to work on a job. ``claim_no`` fences off whoever claimed it before."""
+    """A worker's right to work on a job. ``claim_no`` fences off whoever claimed it before. ``reference``:
+    ``<provider>/<its own id>`` of a call that is paid for and was not finished."""
 
     job_id: UUID
     claim_no: int
@@ -143,6 +144,7 @@ class Claim:
     payload_mime: str
     route: Mapping[str, Any]
     max_pixels: int
+    reference: str | None = None
 
 
 _CLAIM = f"""
@@ -153,7 +155,7 @@ WITH locked AS MATERIALIZED (
     UPDATE job SET status = 'processing', claim_no = claim_no + 1, claimed_at = at.now
     FROM at
     WHERE job.id = at.id AND NOT is_finalized AND at.now < expires_at AND claim_no < {MAX_CLAIMS}
-      AND (claim_no = 0 OR expires_at > at.now + interval '1 second' * coalesce(
+      AND (claim_no = 0 OR provider_job_reference IS NOT NULL OR expires_at > at.now + interval '1 second' * coalesce(
            (%(usual_s)s ->> (snapshot #>> '{{route,rungs,0,provider}}'))::float8, 0))
     RETURNING job.*, at.now
 ), logged AS (
@@ -163,6 +165,7 @@ WITH locked AS MATERIALIZED (
 SELECT id AS job_id, claim_no, slot_id, extract(epoch FROM expires_at - now)::float8 AS remaining_s,
        extract(epoch FROM now - created_at)::float8 AS queue_wait_s,
        payload_path, payload_mime, snapshot->'route' AS route, (snapshot->>'max_pixels')::bigint AS max_pixels,
+       provider_job_reference AS reference,
        -- not durable by itself: ``dispatch`` commits after it, before anything is paid for
        set_config('synchronous_commit', 'off', true) AS unflushed
 FROM won
@@ -173,7 +176,8 @@ async def claim(db: Database, job_id: UUID, *, usual_s: Mapping[str, float]) -> 
     """Takes a job to work on it; ``None`` when it is final, overdue, or may not be tried again (see ``lose``).
 
     A job taken over after a crash is claimed only while the rest of its budget holds the usual time of its route's
-    first provider (``usual_s``, seconds by provider), and at most ``MAX_CLAIMS`` times in all.
+    first provider (``usual_s``, seconds by provider) or the provider is at work on it, and at most ``MAX_CLAIMS``
+    times in all.
     """
     # Patient: a message whose claim fails would be a dead letter. A claim whose answer was lost costs one number.
     params = {"job_id": job_id, "usual_s": Jsonb(dict(usual_s))}
@@ -233,6 +237,17 @@ async def dispatch(
         patience_s=patience_s,
     )
     return rows[0]["id"] if rows else None
+
+
+async def remember(db: Database, claim: Claim, reference: str | None) -> None:
+    """Keeps ``<provider>/<its own id>`` of what is being paid for, for whoever claims the job after a crash; ``None``
+    when it is worth nothing any more."""
+    await db.fetch(
+        "UPDATE job SET provider_job_reference = %(reference)s "
+        "WHERE id = %(job_id)s AND claim_no = %(claim_no)s AND NOT is_finalized",
+        {"reference": reference, "job_id": claim.job_id, "claim_no": claim.claim_no},
+        patience_s=FINAL_PATIENCE_S,
+    )
 
 
 @dataclass(frozen=True)
@@ -394,8 +409,8 @@ async def _finish(
     return Final(rows[0]["job_id"], rows[0]["drop_payload"]) if rows else None
 
 
-async def abandon(db: Database, attempt: int, failure: Failure, *, since_response_s: float = 0.0) -> None:
-    """Records how an attempt ended whose job was decided by somebody else."""
+async def close_attempt(db: Database, attempt: int, failure: Failure, *, since_response_s: float = 0.0) -> None:
+    """Records how an attempt ended that does not end its job: it is tried again, or somebody else has ended it."""
     await db.fetch(
         f"WITH at AS (SELECT clock_timestamp() AS now), {_RESPONDED} SELECT 1 FROM responded",
         _attempt_end(attempt, since_response_s, failure=failure),
@@ -412,10 +427,10 @@ def _attempt_end(
         "since_response_s": since_response_s,
         "cause": failure.code if failure else None,
         "attempt_detail": failure.detail if failure else None,
-        "model": picture.model if picture else None,
+        "model": picture.model if picture else provider.model if provider else None,
         "finish_reason": picture.finish_reason if picture else provider.finish_reason if provider else None,
         "request_id": picture.request_id if picture else provider.request_id if provider else None,
-        "cost": picture.cost if picture else 0,
+        "cost": picture.cost if picture else provider.cost if provider else 0,
     }
 
 

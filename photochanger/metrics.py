@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -22,6 +22,12 @@ INGEST_SECONDS = Histogram("photochanger_ingest_seconds", "Request begin to answ
 QUEUE_SECONDS = Histogram("photochanger_queue_wait_seconds", "Request begin to claim", buckets=_LATENCY)
 PROVIDER_SECONDS = Histogram("photochanger_provider_seconds", "One attempt", ["provider"], buckets=_LATENCY)
 STORAGE_SECONDS = Histogram("photochanger_storage_seconds", "Making a result durable", buckets=_LATENCY)
+MODEL_RETIRES = Gauge(
+    "photochanger_model_retires_timestamp_seconds",
+    "When a model the provider is asked for will be retired",
+    ["provider", "model"],
+    multiprocess_mode="mostrecent",
+)
 RETRIES = Counter("photochanger_retries", "Jobs claimed again after a crash, attempts tried again", ["provider"])
 TIMEOUTS = Counter("photochanger_timeouts", "Jobs that were not ready in time")
 POLLS = Counter("photochanger_polls", "Reads of job rows for waiting requests")
@@ -52,7 +58,7 @@ async def scrape(db: Database) -> bytes:
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         for metric in (INGESTS, INGEST_SECONDS, QUEUE_SECONDS, PROVIDER_SECONDS, STORAGE_SECONDS, RETRIES, TIMEOUTS,
-                       POLLS, CLEANUPS):  # fmt: skip
+                       POLLS, CLEANUPS, MODEL_RETIRES):  # fmt: skip
             registry.register(metric)
     registry.register(_Ready(await _from_database(db)))
     return generate_latest(registry)

@@ -13,7 +13,7 @@ from uuid import UUID
 from photochanger import jobs, logs, metrics, settings
 from photochanger.db import Database
 from photochanger.jobs import Final
-from photochanger.storage import PAYLOADS, RESULTS, TEMPORARY, THUMBNAILS, Storage
+from photochanger.storage import MEDIA, PAYLOADS, RESULTS, TEMPORARY, THUMBNAILS, Storage
 
 BATCH = 500
 #: A file this old that no row knows was left by a process that died between writing and committing: longer than any
@@ -95,10 +95,31 @@ async def clean_originals(db: Database, storage: Storage) -> int:
     return removed
 
 
+_MEDIA = """
+WITH gone AS MATERIALIZED (
+    SELECT m.id, m.storage_key FROM media_object m JOIN job ON job.id = m.job_id
+    WHERE m.storage_key IS NOT NULL AND (m.expires_at <= clock_timestamp() OR job.is_finalized)
+    ORDER BY m.expires_at LIMIT %(batch)s FOR UPDATE OF m SKIP LOCKED
+)
+UPDATE media_object m SET storage_key = NULL, revoked_at = clock_timestamp() FROM gone WHERE m.id = gone.id
+RETURNING gone.storage_key AS key
+"""
+
+
+async def clean_media(db: Database, storage: Storage) -> int:
+    """Deletes the temporary public media that a worker which died has left."""
+    removed = 0
+    while rows := await db.fetch(_MEDIA, {"batch": BATCH}):
+        removed += await delete(storage, [row["key"] for row in rows], kind=MEDIA)
+    return removed
+
+
 _KNOWN = {
     PAYLOADS: "SELECT payload_path AS key FROM job WHERE payload_path = ANY(%(keys)s) AND id = ANY(%(ids)s::uuid[])",
     RESULTS: "SELECT result_file_path AS key FROM job "
     "WHERE result_file_path = ANY(%(keys)s) AND id = ANY(%(ids)s::uuid[])",
+    MEDIA: "SELECT storage_key AS key FROM media_object "
+    "WHERE storage_key = ANY(%(keys)s) AND job_id = ANY(%(ids)s::uuid[])",
     THUMBNAILS: "SELECT key FROM unnest(%(keys)s::text[], %(ids)s::uuid[]) AS t (key, id) "
     "JOIN job USING (id) WHERE job.result_file_path IS NOT NULL",
 }
@@ -107,7 +128,7 @@ _KNOWN = {
 async def clean_orphans(db: Database, storage: Storage) -> int:
     """Deletes temporary files, and files whose row does not know them, once they are ``ORPHAN_AGE_S`` old."""
     removed = 0
-    for kind in (TEMPORARY, PAYLOADS, RESULTS, THUMBNAILS):
+    for kind in (TEMPORARY, PAYLOADS, RESULTS, THUMBNAILS, MEDIA):
         old = [key for key, age_s in await asyncio.to_thread(storage.keys, kind) if age_s > ORPHAN_AGE_S]
         for start in range(0, len(old), BATCH):
             keys = old[start : start + BATCH]

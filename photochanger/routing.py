@@ -1,30 +1,48 @@
-"""Walks a slot's route inside the job's budget. It is the only place where a provider call is decided on.
+"""Walks a slot's route inside the job's budget. It is the only place where a provider call is decided on, and the only
+one where anything is tried again.
 
-Now: the first rung, once. What a provider answers becomes a stored picture or a ``Failure``.
+Now: the first rung, as often as it may. What a provider answers becomes a picture or a ``Failure``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from photochanger import jobs, logs, metrics, templates
-from photochanger.db import Database
+from photochanger import jobs, logs, media, metrics, templates
+from photochanger.db import RETRY_PAUSE_S, Database
 from photochanger.deadlines import attempt_budget_s
-from photochanger.failures import Failure, InternalError, InvalidSettings, ProviderError, SyncTimeout
+from photochanger.failures import (
+    Failure,
+    InternalError,
+    InvalidSettings,
+    ProviderError,
+    ProviderFailure,
+    ProviderNoImage,
+    ProviderQuota,
+    SyncTimeout,
+    Unavailable,
+)
 from photochanger.image_pool import ImagePool
 from photochanger.jobs import Claim
-from photochanger.providers import Picture, Provider, Request
+from photochanger.providers import Access, Picture, Provider, Request
 from photochanger.slots import Route, Rung
 from photochanger.storage import Storage
 from photochanger.storage.local import full_or
 
+T = TypeVar("T")
+
 #: Seconds kept back to make the result durable and final (a 20 MB file: 0.1 s here; ten times that for a slow disk).
 STORE_S = 1.0
+#: Seconds before another try where the provider answered quickly and without a picture: such answers cost about a
+#: second each, and the next one is usually right.
+NO_IMAGE_PAUSE_S = 0.2
 
 
 @dataclass
@@ -41,21 +59,26 @@ class Served:
 class AttemptFailed(Exception):
     """The route is walked to its end without a picture; the last attempt is still to be closed with the job."""
 
-    def __init__(self, failure: Failure, *, attempt: int | None, at: float) -> None:
+    def __init__(self, failure: Failure, *, attempt: int | None, at: float | None = None) -> None:
         super().__init__(failure.detail)
         self.failure = failure
         self.attempt = attempt
-        self.at = at
+        self.at = time.monotonic() if at is None else at
+
+
+class NotOurs(Exception):
+    """The job was ended or claimed by somebody else; there is nothing left to do for it"""
 
 
 @dataclass(frozen=True)
 class Router:
-    """What a route needs beside the job: the drivers, the store and the guarded image processes."""
+    """What a route needs beside the job: the drivers and their access, the store, the guarded image processes."""
 
     db: Database
     storage: Storage
     pool: ImagePool
     registry: Mapping[str, Provider]
+    access: Callable[[Provider], Awaitable[Access]]
 
     def usual_s(self) -> dict[str, float]:
         """Seconds a call usually takes, by provider."""
@@ -71,74 +94,223 @@ class Router:
         provider = self.registry.get(rung.provider)
         if provider is None or rung.operation not in provider.operations:
             failure = InvalidSettings(f"{rung.provider}/{rung.operation} is not available in this version")
-            raise AttemptFailed(failure, attempt=None, at=time.monotonic())
-        if self._budget_s(rung, deadline) <= 0:
-            raise AttemptFailed(SyncTimeout("No time was left to ask a provider"), attempt=None, at=time.monotonic())
+            raise AttemptFailed(failure, attempt=None)
+        step = _Step(self, claim, rung, provider, deadline, result)
+        try:
+            return await step.tries()
+        except NotOurs:
+            return None
+        finally:
+            await asyncio.shield(step.clean())
+
+
+@dataclass
+class _Step:
+    """One rung of one job: its tries, and what they leave behind."""
+
+    its: Router
+    claim: Claim
+    rung: Rung
+    provider: Provider
+    deadline: float
+    result: Path
+    scratched: list[Path] = field(default_factory=list)
+    published: bool = False
+    reference: str | None = None
+
+    def __post_init__(self) -> None:
+        provider, _, reference = (self.claim.reference or "").partition("/")
+        self.reference = reference if provider == self.provider.name else None
+
+    async def tries(self) -> Served:
+        """The first try that gives a picture. Another one is made where the cause may pass and the time still holds
+        it."""
+        request = await self._request()
+        for number in range(1, self.rung.max_tries + 1):
+            try:
+                return await self._try(request)
+            except AttemptFailed as failed:
+                pause_s = _pause_s(failed.failure, self.rung)
+                if failed.attempt is None or pause_s is None or number == self.rung.max_tries:
+                    raise
+                usual_s = self.provider.usual_for(self.rung.settings, request.access.options)
+                if self._budget_s() - pause_s < usual_s:
+                    raise
+                await self._again(failed, failed.attempt, pause_s)
+                request = await self._request()
+        raise AssertionError("a rung is tried at least once")
+
+    async def clean(self) -> None:
+        """Deletes scratch files and ends temporary links."""
+        if self.scratched:
+            await asyncio.to_thread(_unlink, self.scratched)
+        if self.published:
+            with contextlib.suppress(Unavailable):  # they are dead with the job; a sweep deletes the files
+                await media.revoke(self.its.db, self.its.storage, self.claim.job_id)
+
+    async def _again(self, failed: AttemptFailed, attempt: int, pause_s: float) -> None:
+        since_s = time.monotonic() - failed.at
+        await jobs.close_attempt(self.its.db, attempt, failed.failure, since_response_s=since_s)
+        metrics.RETRIES.labels(self.rung.provider).inc()
+        logs.event(
+            "job.retrying",
+            provider=self.rung.provider,
+            cause=failed.failure.code,
+            detail=failed.failure.detail,
+            pause_s=round(pause_s, 2),
+        )
+        await asyncio.sleep(pause_s)
+
+    async def _try(self, request: Request) -> Served:
+        """One provider call, recorded before it begins."""
+        name = self.rung.provider
+        if self._budget_s() <= 0:
+            raise AttemptFailed(SyncTimeout("No time was left to ask a provider"), attempt=None)
         attempt = await jobs.dispatch(
-            self.db,
-            claim,
+            self.its.db,
+            self.claim,
             rung=0,
-            provider=rung.provider,
-            operation=rung.operation,
-            patience_s=deadline - time.monotonic(),
+            provider=name,
+            operation=self.rung.operation,
+            patience_s=self.deadline - time.monotonic(),
         )
         if attempt is None:
-            return None
-        budget_s = self._budget_s(rung, deadline)
-        logs.event("job.dispatched", provider=rung.provider, operation=rung.operation, budget_s=round(budget_s, 2))
+            raise NotOurs
+        budget_s = self._budget_s()
+        logs.event("job.dispatched", provider=name, operation=self.rung.operation, budget_s=round(budget_s, 2))
         began = time.monotonic()
         try:
-            picture = await self._call(provider, rung, claim, result, budget_s)
-        except OSError as error:
-            refused = full_or(error)
-            if not isinstance(refused, Failure):
-                refused = InternalError(f"{type(error).__name__} in the {rung.provider} driver: {error.strerror}")
-                logs.event("driver.broken", exc_info=True, provider=rung.provider)
-            _observe(rung.provider, began, refused.code)
-            raise AttemptFailed(refused, attempt=attempt, at=time.monotonic()) from error
-        except Failure as failure:
-            _observe(rung.provider, began, failure.code)
-            raise AttemptFailed(failure, attempt=attempt, at=time.monotonic()) from failure
+            picture = await self._call(request, budget_s)
         except asyncio.CancelledError:
-            _observe(rung.provider, began, "cancelled")
-            await asyncio.shield(jobs.abandon(self.db, attempt, SyncTimeout("The call was cut off: the job had ended")))
+            _observe(name, began, "cancelled")
+            cut = SyncTimeout("The call was cut off: the job had ended")
+            await asyncio.shield(jobs.close_attempt(self.its.db, attempt, cut))
+            raise
+        except NotOurs:
             raise
         except Exception as error:
-            _observe(rung.provider, began, InternalError.code)
-            internal = InternalError(f"{type(error).__name__} in the {rung.provider} driver; the log has the details")
-            logs.event("driver.broken", exc_info=True, provider=rung.provider)
-            raise AttemptFailed(internal, attempt=attempt, at=time.monotonic()) from error
-        _observe(rung.provider, began, None)
-        return Served(picture, attempt, 0, f"{rung.provider}/{rung.operation}", time.monotonic())
+            failure = _as_failure(error, name)
+            _observe(name, began, failure.code)
+            raise AttemptFailed(failure, attempt=attempt) from error
+        _observe(name, began, None)
+        _warn_of_retirement(name, picture)
+        return Served(picture, attempt, 0, f"{name}/{self.rung.operation}", time.monotonic())
 
-    def _budget_s(self, rung: Rung, deadline: float) -> float:
-        left_s = deadline - time.monotonic()
-        return attempt_budget_s(left_s, provider_timeout_s=rung.timeout_s, store_s=STORE_S)
-
-    async def _call(self, provider: Provider, rung: Rung, claim: Claim, result: Path, budget_s: float) -> Picture:
-        request = Request(
-            operation=rung.operation,
-            settings=rung.settings,
-            photo=self.storage.path(claim.payload_path),
-            photo_mime=claim.payload_mime,
-            max_pixels=claim.max_pixels,
-            result=result,
-            run_guarded=self._guarded(budget_s),
-            templates=await templates.files(self.db, self.storage, rung.settings),
-        )
+    async def _call(self, request: Request, budget_s: float) -> Picture:
         try:
             async with asyncio.timeout(budget_s):
-                return await provider.transform(request, budget_s)
+                return await self.provider.transform(request, budget_s)
         except TimeoutError:
-            if budget_s == rung.timeout_s:
-                raise ProviderError(f"{rung.provider} did not answer within its {budget_s:g} s") from None
-            raise SyncTimeout(f"{rung.provider} did not answer within {budget_s:.1f} s") from None
+            if budget_s == self.rung.timeout_s:
+                raise ProviderError(f"{self.rung.provider} did not answer within its {budget_s:g} s") from None
+            raise SyncTimeout(f"{self.rung.provider} did not answer within {budget_s:.1f} s") from None
 
-    def _guarded(self, budget_s: float) -> Callable[..., Any]:
-        def run(work: Callable[..., Any], /, *args: Any) -> Any:
-            return self.pool.run(work, *args, timeout_s=max(budget_s, 0.1))
+    def _budget_s(self) -> float:
+        left_s = self.deadline - time.monotonic()
+        return attempt_budget_s(left_s, provider_timeout_s=self.rung.timeout_s, store_s=STORE_S)
 
-        return run
+    # -- what the driver is given ------------------------------------------------------------------------------------
+
+    async def _request(self) -> Request:
+        """Everything the driver needs, read now: a key that was changed is in effect."""
+        try:
+            access = await self._patiently(lambda: self.its.access(self.provider))
+            files = await self._patiently(lambda: templates.files(self.its.db, self.its.storage, self.rung.settings))
+        except Unavailable:
+            raise
+        except Failure as failure:
+            raise AttemptFailed(failure, attempt=None) from failure
+        return Request(
+            operation=self.rung.operation,
+            settings=self.rung.settings,
+            photo=self.its.storage.path(self.claim.payload_path),
+            photo_mime=self.claim.payload_mime,
+            max_pixels=self.claim.max_pixels,
+            result=self.result,
+            run_guarded=self._guarded,
+            access=access,
+            scratch=self._scratch,
+            publish=lambda path, mime: self._publish(access, path, mime),
+            remember=self._remember,
+            reference=self.reference,
+            templates=files,
+        )
+
+    async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
+        """``read()``, again and again while PostgreSQL is away and the job still has time."""
+        while True:
+            try:
+                return await read()
+            except Unavailable:
+                if time.monotonic() + RETRY_PAUSE_S >= self.deadline:
+                    raise
+                await asyncio.sleep(RETRY_PAUSE_S)
+
+    def _guarded(self, work: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
+        return self.its.pool.run(work, *args, timeout_s=max(self._budget_s(), 0.1))
+
+    def _scratch(self) -> Path:
+        self.scratched.append(self.its.storage.temporary())
+        return self.scratched[-1]
+
+    async def _publish(self, access: Access, path: Path, mime: str) -> str:
+        if not access.public_base_url:
+            raise InvalidSettings(f"{self.rung.provider} fetches the photos from this server: set public_base_url")
+        copy = self._scratch()
+        await asyncio.to_thread(shutil.copyfile, path, copy)
+        media_id = await media.publish(self.its.db, self.its.storage, self.claim.job_id, copy, mime)
+        if media_id is None:
+            raise NotOurs
+        self.published = True
+        return f"{access.public_base_url}/public/media/{media_id}"
+
+    async def _remember(self, reference: str | None) -> None:
+        self.reference = reference
+        whole = f"{self.provider.name}/{reference}" if reference is not None else None
+        await jobs.remember(self.its.db, self.claim, whole)
+
+
+def _unlink(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _pause_s(failure: Failure, rung: Rung) -> float | None:
+    """Seconds before another try; ``None`` where another one would end the same."""
+    if isinstance(failure, ProviderQuota):
+        return failure.retry_after_s
+    if not isinstance(failure, ProviderFailure) or not failure.retryable:
+        return None
+    if isinstance(failure, ProviderNoImage):
+        return NO_IMAGE_PAUSE_S
+    return failure.retry_after_s if failure.retry_after_s is not None else rung.pause_s
+
+
+def _as_failure(error: Exception, provider: str) -> Failure:
+    """What a driver raised, as a failure; what it should not have raised goes to the log with its trace."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, OSError):
+        full = full_or(error)
+        if isinstance(full, Failure):
+            return full
+    logs.event("driver.broken", exc_info=True, provider=provider)
+    return InternalError(f"{type(error).__name__} in the {provider} driver; the log has the details")
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def _warn_of_retirement(provider: str, picture: Picture) -> None:
+    """Says once a process and day that a model is about to go."""
+    if picture.model_retires_at is None or picture.model is None:
+        return
+    metrics.MODEL_RETIRES.labels(provider, picture.model).set(picture.model_retires_at.timestamp())
+    key = (picture.model, time.strftime("%Y-%m-%d", time.gmtime()))
+    if key not in _warned:
+        _warned.add(key)
+        at = picture.model_retires_at.isoformat()
+        logs.event("model.retiring", provider=provider, model=picture.model, at=at)
 
 
 def _observe(provider: str, began: float, cause: str | None) -> None:

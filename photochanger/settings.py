@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from photochanger import providers
 from photochanger.db import Database, fetch
 from photochanger.failures import FieldError, InvalidSettings, Unavailable
 from photochanger.storage.local import LocalStorage
@@ -46,6 +47,10 @@ class Settings(BaseModel):
     max_pixels: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = 110_000_000
     plain_links: bool = False
     public_base_url: str | None = None
+    #: What is set about providers themselves, by provider; what is silent keeps the driver's default.
+    providers: dict[str, dict[str, Any]] = {}
+    #: ``host:port`` pairs that results may be downloaded from although they are not on the public internet.
+    allowed_private_hosts: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")]] = []
     ingest_passwords: list[PasswordHash] = []
     media_marker: str | None = None
 
@@ -58,6 +63,21 @@ class Settings(BaseModel):
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or "://" in parts.path:
             raise ValueError("must be like https://photos.example.com, with nothing behind the host")
         return f"{parts.scheme}://{parts.netloc}"
+
+    @field_validator("providers")
+    @classmethod
+    def _known(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        known = providers.registry()
+        for name, given in value.items():
+            if name not in known:
+                raise ValueError(f"{name!r} is not a provider; choose one of: {', '.join(known)}")
+            try:
+                known[name].options.model_validate(given)
+            except ValidationError as error:
+                first = error.errors()[0]
+                at = ".".join(str(part) for part in (name, *first["loc"]))
+                raise ValueError(f"{at}: {first['msg'].removeprefix('Value error, ')}") from None
+        return value
 
 
 async def load(db: Database) -> Settings:

@@ -7,15 +7,17 @@ from typing import Annotated, Any, Literal
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from photochanger import providers, settings
+from photochanger import access, providers, settings, templates
 from photochanger.db import Database, Row, fetch
 from photochanger.failures import FieldError, InvalidSettings, SlotNotFound, VersionMismatch
+from photochanger.settings import Settings
 
 FIRST_SLOTS = 15
 
 
 class Rung(BaseModel):
-    """One step of a route. ``timeout_s``: the most one call may take, within the job's own budget."""
+    """One step of a route. ``timeout_s``: the most one call may take, within the job's own budget. ``pause_s``: how
+    long to wait before another try where the provider does not say."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -24,6 +26,7 @@ class Rung(BaseModel):
     settings: dict[str, Any] = {}
     timeout_s: Annotated[float, Field(gt=0, le=60)] | None = None
     max_tries: Annotated[int, Field(ge=1, le=5)] = 2
+    pause_s: Annotated[float, Field(ge=0, le=10)] = 0.5
 
 
 class Route(BaseModel):
@@ -57,11 +60,13 @@ class Slot(BaseModel):
     options: Options = Options()
 
 
-def check_route(route: Route) -> Route:
-    """The route with every rung's settings checked by its operation's schema and filled with defaults.
+def check_route(route: Route, current: Settings) -> Route:
+    """The route with every rung's settings checked by its operation's schema and the provider's catalogue, and filled
+    with defaults.
 
     Raises:
-        InvalidSettings: an unknown provider or operation, or settings that its schema refuses.
+        InvalidSettings: an unknown provider or operation, settings that cannot work, or a provider that must fetch
+            its pictures from us while nobody has said how it reaches us.
     """
     known = providers.registry()
     checked = []
@@ -77,8 +82,36 @@ def check_route(route: Route) -> Route:
             whole = operation.settings.model_validate(rung.settings)
         except ValidationError as error:
             raise settings.invalid(error, at=f"{at}.settings") from None
-        checked.append(rung.model_copy(update={"settings": whole.model_dump(mode="json")}))
+        filled = whole.model_dump(mode="json")
+        options = access.options_of(provider, current)
+        if refusals := [(f"{at}.settings.{field}", words) for field, words in provider.refusals(filled, options)]:
+            raise InvalidSettings(
+                ": ".join(refusals[0]), errors=[FieldError(field, "refused", words) for field, words in refusals]
+            )
+        if operation.needs_public_url and not current.public_base_url:
+            words = (
+                f"{rung.provider} fetches the photos from this server: set public_base_url to its address "
+                "on the internet first"
+            )
+            raise InvalidSettings(words, errors=[FieldError(f"{at}.provider", "needs_public_url", words)])
+        checked.append(rung.model_copy(update={"settings": filled}))
     return route.model_copy(update={"rungs": checked})
+
+
+def warnings(route: Route, current: Settings) -> list[str]:
+    """What an administrator should know about a route that may be saved all the same."""
+    found = []
+    for rung in route.rungs:
+        provider = providers.registry()[rung.provider]
+        options = access.options_of(provider, current)
+        usual_s = provider.usual_for(rung.settings, options)
+        if usual_s > current.t_sync_response_s:
+            found.append(
+                f"{rung.provider}/{rung.operation} usually takes {usual_s:g} s; "
+                f"the camera waits {current.t_sync_response_s:g} s"
+            )
+        found += provider.concerns(rung.settings, options)
+    return found
 
 
 def _unknown(field: str, value: str, known: list[str]) -> InvalidSettings:
@@ -95,7 +128,7 @@ def first_slots() -> list[Slot]:
             id=f"slot-{number:03}",
             name=f"Slot {number}",
             is_active=number == 1,
-            route=check_route(sepia if number == 1 else original),
+            route=check_route(sepia if number == 1 else original, Settings()),
         )
         for number in range(1, FIRST_SLOTS + 1)
     ]
@@ -109,7 +142,7 @@ def _slot(row: Row) -> Slot:
 
 
 async def create_first(db: Database) -> None:
-    """Writes ``first_slots`` into a database that has none."""
+    """Writes the first slots into a database that has none."""
     async with db.transaction() as connection:
         for slot in first_slots():
             await connection.execute(
@@ -132,13 +165,16 @@ async def save(db: Database, slot: Slot) -> Slot:
         SlotNotFound, InvalidSettings: nothing was saved.
         VersionMismatch: somebody saved in between.
     """
-    route = check_route(slot.route)
+    route = check_route(slot.route, await settings.load(db))
     async with db.transaction() as connection:
-        templates = {rung.settings["template"] for rung in route.rungs if rung.settings.get("template")}
+        wanted = {one for rung in route.rungs for group in templates.named(rung.settings).values() for one in group}
+        # Locked, so that none is deleted before the slot that names it is saved.
         found = await fetch(
-            connection, "SELECT id::text FROM template_media WHERE id = ANY(%(ids)s::uuid[])", {"ids": list(templates)}
+            connection,
+            "SELECT id::text FROM template_media WHERE id = ANY(%(ids)s::uuid[]) FOR SHARE",
+            {"ids": list(wanted)},
         )
-        if missing := templates - {row["id"] for row in found}:
+        if missing := wanted - {row["id"] for row in found}:
             raise InvalidSettings(f"There is no template {min(missing)}")
         rows = await fetch(connection, "SELECT version FROM slot WHERE id = %(id)s FOR UPDATE", {"id": slot.id})
         if not rows:

@@ -83,6 +83,18 @@ class TemplateMedia(Row):
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
+class ProviderSecret(Row):
+    """A provider's key, sealed under a data key of its own, and that under a master key (``vault.py``)."""
+
+    __tablename__ = "provider_secret"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    provider: Mapped[str] = mapped_column(unique=True)
+    key_id: Mapped[str]
+    wrapped_key: Mapped[bytes]
+    sealed: Mapped[bytes]
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
 class SlotRow(Row):
     """A named configuration with a stable id; ``version`` counts its saves."""
 
@@ -131,6 +143,8 @@ class Job(Row):
     result_height: Mapped[int | None]
     result_expires_at: Mapped[datetime | None]
     served_by: Mapped[str | None]
+    #: ``<provider>/<its own id>`` of what is paid for and not fetched yet.
+    provider_job_reference: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint(
@@ -149,6 +163,24 @@ class Job(Row):
         ),
         Index("ix_job_slot_id_created_at", "slot_id", "created_at"),
         Index("ix_job_created_at", "created_at"),
+    )
+
+
+class MediaObject(Row):
+    """A temporary public copy of a picture that a provider fetches by URL; no key: its file is gone."""
+
+    __tablename__ = "media_object"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    storage_key: Mapped[str | None]
+    mime: Mapped[str]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_media_object_live_expires_at", "expires_at", postgresql_where=text("storage_key IS NOT NULL")),
     )
 
 

@@ -7,12 +7,17 @@ expiry. It is as good as the key that made it: the first master key signs, every
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
+import re
 import secrets
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from photochanger.config import Config, ConfigError
 
@@ -20,17 +25,35 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SIGNATURE_BYTES = 20
 
 
-@dataclass(frozen=True)
+#: Seconds between two looks for a key id that is not known: a guessed one must not cost a read of the file each.
+AGAIN_S = 1.0
+
+
+@dataclass
 class MasterKeys:
-    """Master keys by id, newest first; never in the database or a backup."""
+    """Master keys by id, newest first; never in the database or a backup.
 
-    keys: dict[str, bytes]
+    ``again`` reads them anew: another process may have added one since.
+    """
 
-    def derived(self, purpose: str) -> dict[str, bytes]:
-        """One 256-bit key per master key for ``purpose`` (HKDF-Expand, RFC 5869, one block)."""
-        return {
-            key_id: hmac.digest(master, purpose.encode() + b"\x01", "sha256") for key_id, master in self.keys.items()
-        }
+    keys: dict[str, bytes] = field(repr=False)
+    again: Callable[[], dict[str, bytes]] | None = field(default=None, compare=False, repr=False)
+    _read_at: float = field(default=float("-inf"), compare=False, repr=False)
+
+    @property
+    def newest(self) -> str:
+        """The id of the key that signs and seals."""
+        return next(iter(self.keys))
+
+    def derived(self, purpose: str, key_id: str) -> bytes | None:
+        """The 256-bit key for ``purpose`` under one master key (HKDF-Expand, RFC 5869, one block); ``None`` when
+        there is no such master key."""
+        if key_id not in self.keys and self.again is not None and time.monotonic() - self._read_at > AGAIN_S:
+            self._read_at = time.monotonic()
+            with contextlib.suppress(ConfigError, OSError):  # then what is known stays
+                self.keys = self.again()
+        master = self.keys.get(key_id)
+        return hmac.digest(master, purpose.encode() + b"\x01", "sha256") if master is not None else None
 
 
 def master_keys(config: Config) -> MasterKeys:
@@ -42,8 +65,8 @@ def master_keys(config: Config) -> MasterKeys:
         ConfigError: a line is malformed, or the file can be read by others.
     """
     if config.master_key is not None:
-        return _parse(config.master_key.get_secret_value(), "PHOTOCHANGER_MASTER_KEY")
-    path = config.home / "master.key"
+        return MasterKeys(_parse(config.master_key.get_secret_value(), "PHOTOCHANGER_MASTER_KEY"))
+    path = _file(config)
     config.home.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -51,13 +74,45 @@ def master_keys(config: Config) -> MasterKeys:
         pass
     else:
         with os.fdopen(descriptor, "w") as file:
-            file.write(f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
+            file.write(_line("k1"))
+    return MasterKeys(_read(path), lambda: _read(path))
+
+
+def add_master_key(config: Config) -> MasterKeys:
+    """Puts a new key before those in ``master.key``; the older ones stay, for what they have signed and sealed.
+
+    Raises:
+        ConfigError: the keys come from the environment, where we cannot add one.
+    """
+    if config.master_key is not None:
+        raise ConfigError("PHOTOCHANGER_MASTER_KEY is set: put a new key before the others there, and restart")
+    path = _file(config)
+    known = master_keys(config).keys
+    number = 1 + max((int(key_id[1:]) for key_id in known if re.fullmatch(r"k[0-9]{1,9}", key_id)), default=0)
+    whole = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(_line(f"k{number}") + path.read_text())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(whole, path)
+    return master_keys(config)
+
+
+def _file(config: Config) -> Path:
+    return config.home / "master.key"
+
+
+def _line(key_id: str) -> str:
+    return f"{key_id}:{base64.b64encode(secrets.token_bytes(32)).decode()}\n"
+
+
+def _read(path: Path) -> dict[str, bytes]:
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"{path} can be read by other users; run: chmod 600 {path}")
     return _parse(path.read_text(), str(path))
 
 
-def _parse(text: str, source: str) -> MasterKeys:
+def _parse(text: str, source: str) -> dict[str, bytes]:
     keys: dict[str, bytes] = {}
     for line in filter(None, (part.strip() for part in text.replace(",", "\n").splitlines())):
         key_id, _, encoded = line.partition(":")
@@ -70,17 +125,20 @@ def _parse(text: str, source: str) -> MasterKeys:
         keys[key_id] = key
     if not keys:
         raise ConfigError(f"{source}: holds no key")
-    return MasterKeys(keys)
+    return keys
 
 
 class Links:
     """Signs and checks the tokens of one purpose (``result``, ``status``, ``cancel`` …)."""
 
     def __init__(self, keys: MasterKeys, purpose: str) -> None:
-        self._keys = keys.derived(f"link:{purpose}")
+        self._keys = keys
+        self._purpose = f"link:{purpose}"
 
     def token(self, subject: str, expires_at: datetime) -> str:
-        key_id, key = next(iter(self._keys.items()))
+        key_id = self._keys.newest
+        key = self._keys.derived(self._purpose, key_id)
+        assert key is not None
         expiry = _base36(int(expires_at.timestamp()))
         return f"{key_id}.{expiry}.{_sign(key, subject, expiry)}"
 
@@ -88,7 +146,7 @@ class Links:
         """When a genuine token's subject expires; ``None`` for a guessed, foreign or damaged one."""
         key_id, _, rest = token.partition(".")
         expiry, _, signature = rest.partition(".")
-        key = self._keys.get(key_id)
+        key = self._keys.derived(self._purpose, key_id)
         if key is None or not hmac.compare_digest(_sign(key, subject, expiry).encode(), signature.encode()):
             return None
         return datetime.fromtimestamp(int(expiry, 36), UTC)

@@ -17,6 +17,7 @@ from web.ingest import Ingest
 from web.middleware import Lifespan, RequestLog
 from web.pages import WEB, Home, Pages
 from web.public.job_status import JobCancel, JobStatusResource
+from web.public.media import Media
 from web.public.results import Results
 from web.services import Services
 from web.uploads import MAX_PART_HEAD_BYTES, MAX_PARTS
@@ -43,6 +44,7 @@ def falcon_app(settings: Config) -> falcon.asgi.App[Any, Any]:
     app.add_route("/ingest/{slot_id}", Ingest(services))
     app.add_route("/public/jobs/{job_id}", JobStatusResource(services))
     app.add_route("/public/jobs/{job_id}/cancel", JobCancel(services))
+    app.add_route("/public/media/{media_id}", Media(services))
     app.add_route("/public/results/{job_id}", Results(services, pages))
     app.add_route("/healthz", Health())
     app.add_route("/readyz", Ready(services))

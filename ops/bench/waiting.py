@@ -96,7 +96,7 @@ async def _finish(db: Database, waiter: Waiter) -> float:
     assert claim is not None
     attempt = await jobs.dispatch(db, claim, rung=0, provider="local", operation="original")
     assert attempt is not None
-    picture = Picture(Path("unused"), "image/jpeg", 1024, 768, 100_000, "0" * 64, ours=True)
+    picture = Picture(Path("unused"), "image/jpeg", 1024, 768, 100_000, "0" * 64)
     key = f"results/{claim.job_id}.jpg"
     await jobs.succeed(db, claim, picture, key=key, served_by="local/original", attempt=attempt, since_response_s=0.0)
     final_at = time.monotonic()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from photochanger import __version__, config, schema
+from photochanger.cli import providers
 from photochanger.config import Config, ConfigError
 from photochanger.db import Database
 from photochanger.failures import Failure
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     queue.add_argument("action", choices=["show", "requeue"])
     settings = commands.add_parser("settings", help="show or change the administrator's settings")
     settings.add_argument("changes", nargs="*", metavar="name=value", help="value as JSON")
+    providers.add_parsers(commands)
     return parser
 
 
@@ -90,7 +92,11 @@ async def _run(arguments: argparse.Namespace, settings: Config) -> int:
         "queue": _queue,
         "settings": _settings,
     }
+    opened = {"secrets": providers.secrets, "public-url": providers.public_url}
     async with _database_url(settings) as url:
+        if arguments.command in opened:
+            async with _opened(url) as db:
+                return await opened[arguments.command](arguments, settings, db)
         return await commands[arguments.command](arguments, settings, url)
 
 
@@ -160,6 +166,7 @@ async def _admin_password(arguments: argparse.Namespace, settings: Config, url: 
 
 
 async def _slot(arguments: argparse.Namespace, settings: Config, url: str) -> int:
+    from photochanger import settings as app_settings
     from photochanger import slots
     from photochanger.failures import SlotNotFound
 
@@ -175,6 +182,8 @@ async def _slot(arguments: argparse.Namespace, settings: Config, url: str) -> in
         slot = found[arguments.id]
         if arguments.action == "set":
             slot = await slots.save(db, _changed(slot, arguments))
+            for words in slots.warnings(slot.route, await app_settings.load(db)):
+                print(f"photochanger: note: {words}", file=sys.stderr)
         print(slot.model_dump_json(indent=2))
     return 0
 

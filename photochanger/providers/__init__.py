@@ -6,12 +6,60 @@ system comes with the request. Foreign exceptions are translated to ``ProviderFa
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from photochanger import images
+from photochanger.failures import ImageTooLarge, InvalidImage, ProviderBadOutput, UnsupportedMediaType
+
+#: What our own encoder writes for a guest.
+Output = Literal["image/jpeg", "image/png", "image/webp"]
+#: A template's id in an operation's settings; forms draw a picker for it.
+TemplateId = Annotated[str, Field(pattern="^[0-9a-f-]{36}$", json_schema_extra={"format": "template"})]
+#: An amount of money, in the currency the provider bills in.
+Price = Annotated[float, Field(ge=0)]
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "://" in parts.path or parts.query:
+        raise ValueError("must be an http:// or https:// address")
+    return value.rstrip("/")
+
+
+BaseUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class Options(BaseModel):
+    """What an administrator may set about a provider itself, for all slots: data that changes without a release."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class OperationSettings(BaseModel):
+    """What every operation lets a slot choose."""
+
+    model_config = ConfigDict(extra="forbid")
+    output: Output = Field("image/jpeg", title="File type", description="The type of the picture the camera gets back.")
+
+
+class SentPictureSettings(OperationSettings):
+    """What every operation lets a slot choose that sends the photo away."""
+
+    send_edge: Annotated[int, Field(ge=512, le=8192)] | None = Field(
+        2048,
+        title="Longest edge sent",
+        description="The photo is made this small, in pixels, before it is sent: a smaller upload, the same result. "
+        "Empty: sent in its own size.",
+    )
 
 
 @dataclass(frozen=True)
@@ -19,6 +67,8 @@ class Operation:
     """Something a provider can do to a photo.
 
     ``settings`` is the Pydantic model of its settings; its JSON Schema validates slots and draws the form.
+    ``input_mime``, ``max_input_bytes``: what the provider itself takes. Photos of other types, and all that are sent
+    away, are turned into JPEG first.
     """
 
     id: str
@@ -28,8 +78,12 @@ class Operation:
     max_input_bytes: int | None = None
     needs_public_url: bool = False
 
-    def json_schema(self) -> dict[str, Any]:
-        return self.settings.model_json_schema()
+    def json_schema(self, models: Sequence[str] = ()) -> dict[str, Any]:
+        """The form's schema; ``models`` are what the field ``model`` offers, from the provider's options."""
+        schema = self.settings.model_json_schema()
+        if models and "model" in schema["properties"]:
+            schema["properties"]["model"]["examples"] = list(models)
+        return schema
 
 
 class RunGuarded(Protocol):
@@ -39,11 +93,34 @@ class RunGuarded(Protocol):
 
 
 @dataclass(frozen=True)
+class Access:
+    """How the provider is reached: read anew for every call."""
+
+    key: str = field(repr=False)
+    options: Any
+    public_base_url: str | None = None
+    #: ``host:port`` pairs that downloads may reach although they are not on the public internet.
+    private_hosts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Template:
+    """A template picture's file and MIME type; made by our own encoder when it was stored."""
+
+    path: Path
+    mime: str
+
+
+@dataclass(frozen=True)
 class Request:
     """One photo to transform.
 
     ``photo`` is the file as it was uploaded (untrusted: decode it only through ``run_guarded``); ``result`` is where
-    the picture is to be written, on the store's own file system; ``templates`` are files by setting name.
+    the picture is to be written, on the store's own file system; ``scratch`` names a fresh temporary file there,
+    deleted after the call. ``templates`` are pictures by the setting that names them.
+
+    ``publish`` gives a scratch file of a MIME type a temporary public URL. ``remember`` saves the provider's own id
+    of what it is paid for; after a crash, or in another try, it comes back as ``reference`` until ``None`` is saved.
     """
 
     operation: str
@@ -53,16 +130,18 @@ class Request:
     max_pixels: int
     result: Path
     run_guarded: RunGuarded
-    templates: Mapping[str, Path] = field(default_factory=dict)
+    access: Access
+    scratch: Callable[[], Path]
+    publish: Callable[[Path, str], Awaitable[str]]
+    remember: Callable[[str | None], Awaitable[None]]
+    reference: str | None = None
+    templates: Mapping[str, Sequence[Template]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture a provider made: its file, MIME type, size in pixels and bytes, SHA-256 in hex.
-
-    ``ours``: written by our own encoder from decoded pixels; anything else is decoded and encoded again before a
-    guest sees it.
-    """
+    """A picture for the guest, written by our own encoder from decoded pixels: its file, MIME type, size in pixels
+    and bytes, SHA-256 in hex; and what the provider said of it. ``cost``: in the currency of the provider's prices."""
 
     path: Path
     mime: str
@@ -70,11 +149,11 @@ class Picture:
     height: int
     bytes: int
     sha256: str
-    ours: bool
     model: str | None = None
     request_id: str | None = None
     finish_reason: str | None = None
     cost: float = 0.0
+    model_retires_at: datetime | None = None
 
 
 class Provider(Protocol):
@@ -82,8 +161,26 @@ class Provider(Protocol):
 
     name: str
     operations: Mapping[str, Operation]
+    options: type[Options]
+    needs_key: bool
     #: Seconds a call usually takes, until recent attempts have been measured.
     usual_s: float
+
+    def models(self, options: Any) -> Sequence[str]:
+        """The models an operation can be set to; empty where there is no choice."""
+        ...
+
+    def usual_for(self, settings: Mapping[str, Any], options: Any) -> float:
+        """Seconds a call with these settings usually takes."""
+        ...
+
+    def refusals(self, settings: Mapping[str, Any], options: Any) -> Sequence[tuple[str, str]]:
+        """Why these settings cannot work, beyond what their schema says: the field, and words."""
+        ...
+
+    def concerns(self, settings: Mapping[str, Any], options: Any) -> list[str]:
+        """What an administrator should know about settings that work."""
+        ...
 
     async def transform(self, request: Request, budget_s: float) -> Picture:
         """Does ``request.operation`` within ``budget_s`` seconds; cancellable at any await.
@@ -94,9 +191,59 @@ class Provider(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Closes what is kept open between calls."""
+        ...
 
+
+@functools.cache
 def registry() -> Mapping[str, Provider]:
-    """Every driver by name. A driver's SDK is imported at its first call, not here."""
+    """Every driver by name, one of each a process. A driver's SDK is imported at its first call, not here."""
+    from photochanger.providers.gemini import Gemini
     from photochanger.providers.local import Local
+    from photochanger.providers.openai import OpenAI
+    from photochanger.providers.turbotext import Turbotext
 
-    return {provider.name: provider for provider in (Local(),)}
+    return {provider.name: provider for provider in (Local(), Gemini(), Turbotext(), OpenAI())}
+
+
+# -- what drivers share ----------------------------------------------------------------------------------------------
+
+
+async def sent_photo(request: Request) -> Path:
+    """The photo as it leaves this machine: upright, stripped, scaled to ``send_edge``, a JPEG.
+
+    Raises:
+        InvalidImage, ImageTooLarge: the photo's fault.
+    """
+    target = request.scratch()
+    await request.run_guarded(images.prepare, request.photo, target, request.max_pixels, request.settings["send_edge"])
+    return target
+
+
+async def finished(request: Request, raw: Path, **said: Any) -> Picture:
+    """A provider's picture, decoded whole and written by our own encoder in the type the slot asks for; ``said``:
+    what the provider told of it, as ``Picture`` has it.
+
+    Raises:
+        ProviderBadOutput: it is not a usable picture.
+    """
+    output = request.settings["output"]
+    try:
+        made = await request.run_guarded(images.rewrite, raw, request.result, output, request.max_pixels)
+    except (InvalidImage, UnsupportedMediaType, ImageTooLarge) as error:
+        raise ProviderBadOutput(
+            f"The provider's picture cannot be used: {error.detail}",
+            finish_reason=said.get("finish_reason"),
+            request_id=said.get("request_id"),
+            cost=said.get("cost", 0.0),
+        ) from None
+    width, height, size, sha256 = made
+    return Picture(request.result, output, width, height, size, sha256, **said)
+
+
+async def saved(request: Request, data: bytes) -> Path:
+    """``data`` in a scratch file."""
+    raw = request.scratch()
+    await asyncio.to_thread(raw.write_bytes, data)
+    return raw

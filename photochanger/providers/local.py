@@ -5,33 +5,25 @@ Useful by itself, as the demonstration, and as the last rung of a route: the gue
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from photochanger import images
 from photochanger.failures import ProviderError
-from photochanger.providers import Operation, Picture, Request
+from photochanger.providers import Operation, OperationSettings, Options, Picture, Request, TemplateId
 
 _INPUT = frozenset(mime for mime, _ in images.ACCEPTED.values())
 #: Fonts that know Cyrillic, where Debian and Fedora put them; Pillow's own knows Latin only.
 _FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf")
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    output: Literal["image/jpeg", "image/png", "image/webp"] = Field(
-        "image/jpeg", title="File type", description="The type of the picture the camera gets back."
-    )
-
-
-class FilterSettings(_Settings):
+class FilterSettings(OperationSettings):
     """Settings of ``filter``."""
 
     filter: Literal["grayscale", "sepia", "posterize", "sketch", "vivid"] = Field("sepia", title="Filter")
@@ -40,10 +32,10 @@ class FilterSettings(_Settings):
     )
 
 
-class FrameSettings(_Settings):
+class FrameSettings(OperationSettings):
     """Settings of ``frame``."""
 
-    template: Annotated[str, Field(pattern="^[0-9a-f-]{36}$")] | None = Field(
+    template: TemplateId | None = Field(
         None,
         title="Frame picture",
         description="A PNG with a transparent window. Without one, a plain white card is drawn.",
@@ -55,7 +47,7 @@ class FrameSettings(_Settings):
     date: bool = Field(False, title="Add the date")
 
 
-class OriginalSettings(_Settings):
+class OriginalSettings(OperationSettings):
     """Settings of ``original``: nothing to choose but the file type."""
 
 
@@ -63,6 +55,8 @@ class Local:
     """``filter``, ``frame`` and ``original``. Pixels are touched in a guarded process only."""
 
     name = "local"
+    needs_key = False
+    options: type[Options] = Options
     #: A 12-megapixel photo decodes, turns and encodes in about 0.4 s on one core; twice that leaves room.
     usual_s = 0.8
     operations: Mapping[str, Operation] = {
@@ -71,15 +65,30 @@ class Local:
         "original": Operation("original", {"en": "Original", "ru": "Оригинал"}, OriginalSettings, _INPUT),
     }
 
+    def models(self, options: Options) -> Sequence[str]:
+        return []
+
+    def usual_for(self, settings: Mapping[str, Any], options: Options) -> float:
+        return self.usual_s
+
+    def refusals(self, settings: Mapping[str, Any], options: Options) -> Sequence[tuple[str, str]]:
+        return []
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+    def concerns(self, settings: Mapping[str, Any], options: Any) -> list[str]:
+        return []
+
     async def transform(self, request: Request, budget_s: float) -> Picture:
-        template = request.templates.get("template")
+        templates = request.templates.get("template")
         try:
             made = await request.run_guarded(
                 _make,
                 request.operation,
                 dict(request.settings),
                 request.photo,
-                template,
+                templates[0].path if templates else None,
                 request.result,
                 request.max_pixels,
             )
@@ -101,17 +110,7 @@ def _make(
         picture = apply_frame(picture, FrameSettings.model_validate(settings), template, max_pixels=max_pixels)
     picture.info = {"icc_profile": profile} if profile else {}
     mime = settings.get("output", "image/jpeg")
-    encoded = images.encode(picture, mime)
-    result.write_bytes(encoded)
-    return Picture(
-        path=result,
-        mime=mime,
-        width=picture.width,
-        height=picture.height,
-        bytes=len(encoded),
-        sha256=hashlib.sha256(encoded).hexdigest(),
-        ours=True,
-    )
+    return Picture(result, mime, *images.write(picture, result, mime))
 
 
 def apply_filter(photo: Image.Image, settings: FilterSettings) -> Image.Image:

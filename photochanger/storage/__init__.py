@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-PAYLOADS, RESULTS, TEMPLATES, THUMBNAILS, TEMPORARY = "payloads", "results", "templates", "thumbnails", "tmp"
-KINDS = (PAYLOADS, RESULTS, TEMPLATES, THUMBNAILS, TEMPORARY)
+PAYLOADS, RESULTS, TEMPLATES, THUMBNAILS = "payloads", "results", "templates", "thumbnails"
+MEDIA, TEMPORARY = "media", "tmp"
+KINDS = (PAYLOADS, RESULTS, TEMPLATES, THUMBNAILS, MEDIA, TEMPORARY)
 
 
 class Storage(Protocol):

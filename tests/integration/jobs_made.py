@@ -73,7 +73,6 @@ def picture(path: Path = Path("unused")) -> Picture:
         height=48,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        ours=True,
     )
 
 

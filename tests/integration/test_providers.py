@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from PIL import Image
 
+from ops.simulators import Simulator
 from photochanger import images, providers
 from photochanger.failures import InvalidImage, ProviderError
 from photochanger.image_pool import ImagePool
-from photochanger.providers import Request
+from tests.integration.calls import PAID, Calls, simulated, until_called
 from tests.photos import opened, photo
 
 pytestmark = pytest.mark.anyio
-FORMS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
+FORMS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP", "image/heic": "HEIF"}
+#: What ingest takes, every driver takes: in its own form, or made into one it does.
 CASES = [
     (provider.name, operation.id, mime)
     for provider in providers.registry().values()
     for operation in provider.operations.values()
-    for mime in sorted(operation.input_mime & FORMS.keys())
+    for mime in sorted({mime for mime, _ in images.ACCEPTED.values()})
 ]
 OPERATIONS = sorted({(provider, operation) for provider, operation, _ in CASES})
 
@@ -39,63 +40,76 @@ async def pool(anyio_backend: str) -> AsyncIterator[ImagePool]:
     made = ImagePool(1)
     yield made
     made.close()
-
-
-Make = Callable[..., Request]
+    for provider in providers.registry().values():
+        await provider.close()
 
 
 @pytest.fixture
-def request_for(tmp_path: Path, pool: ImagePool) -> Make:
-    def make(
-        operation: str, data: bytes, mime: str = "image/jpeg", *, timeout_s: float = 20, **settings: Any
-    ) -> Request:
-        source = tmp_path / "photo"
-        source.write_bytes(data)
-        return Request(
-            operation=operation,
-            settings=settings,
-            photo=source,
-            photo_mime=mime,
-            max_pixels=110_000_000,
-            result=tmp_path / "result",
-            run_guarded=partial(pool.run, timeout_s=timeout_s),
-        )
+def calls(tmp_path: Path, pool: ImagePool) -> Calls:
+    return Calls(tmp_path, pool)
 
-    return make
+
+@pytest.fixture
+def simulator(request: pytest.FixtureRequest) -> Iterator[Simulator | None]:
+    with simulated(request.node.callspec.params["provider"]) as running:
+        yield running
 
 
 @pytest.mark.parametrize(("provider", "operation", "mime"), CASES)
-async def test_every_operation_takes_every_type_it_names(
-    provider: str, operation: str, mime: str, request_for: Make
+async def test_every_operation_takes_every_type_that_ingest_takes(
+    provider: str, operation: str, mime: str, calls: Calls, simulator: Simulator | None
 ) -> None:
     data = photo(120, 80, FORMS[mime])
-    made = await providers.registry()[provider].transform(request_for(operation, data, mime), 20)
+    request = calls.request(provider, operation, data, simulator=simulator, mime=mime)
+    made = await providers.registry()[provider].transform(request, 20)
     written = made.path.read_bytes()
+    assert made.path == request.result
     assert (made.bytes, made.sha256) == (len(written), hashlib.sha256(written).hexdigest())
     picture = opened(written)
     assert picture.size == (made.width, made.height)
-    assert images.ACCEPTED[str(picture.format)][0] == made.mime
+    assert images.ACCEPTED[str(picture.format)][0] == made.mime == "image/jpeg"
     assert written != data
 
 
 @pytest.mark.parametrize(("provider", "operation"), OPERATIONS)
-async def test_a_damaged_photo_is_the_photos_fault(provider: str, operation: str, request_for: Make) -> None:
+@pytest.mark.parametrize("output", ["image/png", "image/webp"])
+async def test_the_guest_gets_the_type_the_slot_asks_for_and_no_metadata(
+    provider: str, operation: str, output: str, calls: Calls, simulator: Simulator | None
+) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "A camera"
+    data = photo(120, 80, exif=exif)
+    request = calls.request(provider, operation, data, simulator=simulator, output=output)
+    made = await providers.registry()[provider].transform(request, 20)
+    picture = opened(made.path.read_bytes())
+    assert images.ACCEPTED[str(picture.format)][0] == made.mime == output
+    assert not picture.getexif()
+
+
+@pytest.mark.parametrize(("provider", "operation"), OPERATIONS)
+async def test_a_damaged_photo_is_the_photos_fault_and_is_not_sent(
+    provider: str, operation: str, calls: Calls, simulator: Simulator | None
+) -> None:
     whole = photo(400, 300)
     with pytest.raises(InvalidImage):
-        await providers.registry()[provider].transform(request_for(operation, whole[: len(whole) // 2]), 20)
+        await providers.registry()[provider].transform(
+            calls.request(provider, operation, whole[: len(whole) // 2], simulator=simulator), 20
+        )
+    assert simulator is None or not simulator.calls
 
 
 @pytest.mark.parametrize(("provider", "operation"), OPERATIONS)
-async def test_a_time_limit_ends_the_call_with_words(provider: str, operation: str, request_for: Make) -> None:
-    request = request_for(operation, photo(4000, 3000), timeout_s=0.02)
-    with pytest.raises(ProviderError, match="not finished within"):
-        await providers.registry()[provider].transform(request, 0.02)
-
-
-@pytest.mark.parametrize(("provider", "operation"), OPERATIONS)
-async def test_a_cancelled_call_ends_at_once(provider: str, operation: str, request_for: Make) -> None:
-    call = asyncio.create_task(providers.registry()[provider].transform(request_for(operation, photo(5000, 4000)), 20))
-    await asyncio.wait({call}, timeout=0.1)
+async def test_a_cancelled_call_ends_at_once(
+    provider: str, operation: str, calls: Calls, simulator: Simulator | None
+) -> None:
+    if simulator is not None:
+        simulator.mode = "hang"
+    request = calls.request(provider, operation, photo(5000, 4000), simulator=simulator)
+    call = asyncio.create_task(providers.registry()[provider].transform(request, 20))
+    if simulator is None:
+        await asyncio.wait({call}, timeout=0.1)
+    else:
+        await until_called(simulator, PAID[provider])
     began = time.monotonic()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -105,7 +119,18 @@ async def test_a_cancelled_call_ends_at_once(provider: str, operation: str, requ
 
 @pytest.mark.parametrize("provider", sorted(providers.registry()))
 async def test_every_operation_describes_itself(provider: str) -> None:
-    for operation in providers.registry()[provider].operations.values():
-        assert operation.json_schema()["type"] == "object"
+    driver = providers.registry()[provider]
+    options = driver.options()
+    for operation in driver.operations.values():
+        schema = operation.json_schema(driver.models(options))
+        assert schema["type"] == "object"
         assert set(operation.name) == {"en", "ru"}
         assert operation.input_mime
+        for name, field in schema["properties"].items():
+            assert field.get("title"), f"{operation.id}.{name} has no title"
+
+
+async def test_the_local_time_limit_ends_the_call_with_words(calls: Calls) -> None:
+    request = calls.request("local", "filter", photo(4000, 3000), timeout_s=0.02)
+    with pytest.raises(ProviderError, match="not finished within"):
+        await providers.registry()["local"].transform(request, 0.02)

@@ -1,0 +1,46 @@
+"""How a provider is reached now: its key and address, from the settings, or from the environment where they are silent.
+
+Read anew before every call, so that a changed key is in effect on the next one in every process.
+"""
+
+from __future__ import annotations
+
+from photochanger import settings, vault
+from photochanger.config import Config
+from photochanger.db import Database
+from photochanger.failures import ProviderAuth
+from photochanger.providers import Access, Options, Provider
+from photochanger.settings import Settings
+from photochanger.tokens import MasterKeys
+
+
+async def to(provider: Provider, db: Database, keys: MasterKeys, config: Config) -> Access:
+    """The provider's key, options and limits.
+
+    Raises:
+        ProviderAuth: it needs a key and there is none.
+    """
+    if not provider.needs_key:
+        return Access(key="", options=provider.options())
+    current = await settings.load(db)
+    in_environment = getattr(config, f"{provider.name}_api_key")
+    key = await vault.read(db, keys, provider.name) or (in_environment and in_environment.get_secret_value())
+    if not key:
+        raise ProviderAuth(
+            f"There is no key for {provider.name}; store one with: photochanger secrets set {provider.name}"
+        )
+    return Access(
+        key=key,
+        options=options_of(provider, current, config),
+        public_base_url=current.public_base_url,
+        private_hosts=frozenset(current.allowed_private_hosts),
+    )
+
+
+def options_of(provider: Provider, current: Settings, config: Config | None = None) -> Options:
+    """The provider's options as the settings have them; its address from the environment where they do not say."""
+    given = dict(current.providers.get(provider.name, {}))
+    address = config and getattr(config, f"{provider.name}_base_url", None)
+    if address:
+        given.setdefault("base_url", address)
+    return provider.options.model_validate(given)

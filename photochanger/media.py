@@ -1,0 +1,68 @@
+"""Temporary public media: copies of a job's pictures that a provider fetches by URL while the job runs.
+
+Unguessable, of one job, dead at the job's deadline and as soon as the job is final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from pathlib import Path
+from uuid import UUID
+
+from photochanger import images, retention
+from photochanger.db import Database, Row
+from photochanger.storage import MEDIA, Storage
+
+#: 160 bits.
+ID_BYTES = 20
+
+
+async def publish(db: Database, storage: Storage, job_id: UUID, picture: Path, mime: str) -> str | None:
+    """Moves ``picture``, a temporary file, to where ``/public/media/{id}`` finds it. The id; ``None`` when the job is
+    final or overdue already.
+
+    It lives until the job's ``expires_at``, which is never later than ``created_at + T_sync_response``
+    (``deadlines.temporary_expires_at``).
+    """
+    media_id = secrets.token_hex(ID_BYTES)
+    key = f"{MEDIA}/{job_id}-{secrets.token_hex(4)}.{images.EXTENSIONS[mime]}"
+    size = (await asyncio.to_thread(picture.stat)).st_size
+    await asyncio.to_thread(storage.adopt, picture, key, durable=False)
+    try:
+        rows = await db.fetch(
+            "INSERT INTO media_object (id, job_id, storage_key, mime, bytes, expires_at) "
+            "SELECT %(id)s, id, %(key)s, %(mime)s, %(bytes)s, expires_at FROM job "
+            "WHERE id = %(job_id)s AND NOT is_finalized AND expires_at > clock_timestamp() RETURNING id",
+            {"id": media_id, "key": key, "mime": mime, "bytes": size, "job_id": job_id},
+        )
+    except BaseException:
+        await asyncio.shield(retention.delete(storage, [key], kind=MEDIA))
+        raise
+    if not rows:
+        await retention.delete(storage, [key], kind=MEDIA)
+        return None
+    return media_id
+
+
+async def find(db: Database, media_id: str) -> Row | None:
+    """A media object: its ``storage_key``, ``mime``, ``bytes``, and whether it is ``live`` now."""
+    rows = await db.fetch(
+        "SELECT m.storage_key, m.mime, m.bytes, m.storage_key IS NOT NULL AND NOT job.is_finalized "
+        "AND m.expires_at > clock_timestamp() AS live FROM media_object m JOIN job ON job.id = m.job_id "
+        "WHERE m.id = %(id)s",
+        {"id": media_id},
+    )
+    return rows[0] if rows else None
+
+
+async def revoke(db: Database, storage: Storage, job_id: UUID) -> int:
+    """Ends a job's media: their links answer 410 from now on, their files are deleted."""
+    rows = await db.fetch(
+        "WITH gone AS MATERIALIZED (SELECT id, storage_key FROM media_object "
+        "WHERE job_id = %(job_id)s AND storage_key IS NOT NULL FOR UPDATE) "
+        "UPDATE media_object m SET storage_key = NULL, revoked_at = clock_timestamp() FROM gone WHERE m.id = gone.id "
+        "RETURNING gone.storage_key",
+        {"job_id": job_id},
+    )
+    return await retention.delete(storage, [row["storage_key"] for row in rows], kind=MEDIA)

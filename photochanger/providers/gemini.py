@@ -1,0 +1,452 @@
+"""Google's Gemini image models, through google-genai: one picture made from a photo, templates and a prompt.
+
+Contract, limits and what was not verified: ``spec/contracts/providers/gemini.md``. The SDK is imported in a thread
+at the first call (1.4 s, 34 MB): a worker that never meets Gemini never pays for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field
+
+from photochanger.failures import (
+    InvalidSettings,
+    ProviderAuth,
+    ProviderError,
+    ProviderFailure,
+    ProviderNoImage,
+    ProviderQuota,
+    ProviderRefused,
+)
+from photochanger.providers import (
+    BaseUrl,
+    Operation,
+    Options,
+    Picture,
+    Price,
+    Request,
+    SentPictureSettings,
+    TemplateId,
+    finished,
+    saved,
+    sent_photo,
+)
+from photochanger.providers.wire import Bounded, unreached
+
+#: What the models read, as Google's image understanding page lists it.
+_INPUT = frozenset({"image/jpeg", "image/png", "image/webp", "image/heic", "image/heif"})
+#: The server refuses deadlines under 10 s; with less left, the call is cut on this side.
+MIN_SERVER_TIMEOUT_S = 10
+FILE_POLL_S = 0.5
+#: Seconds to delete an uploaded file when the call has ended anyhow; Google deletes it after 48 h by itself.
+DELETE_S = 5.0
+_SQUARE = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
+_CATEGORIES = ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
+
+_REFUSED = {
+    "SAFETY": "the safety filter",
+    "PROHIBITED_CONTENT": "the rules on prohibited content",
+    "SPII": "the filter for personal data",
+    "RECITATION": "the filter for copied works",
+    "BLOCKLIST": "a list of blocked words",
+    "IMAGE_SAFETY": "the safety filter for pictures",
+    "IMAGE_PROHIBITED_CONTENT": "the rules on prohibited pictures",
+    "IMAGE_RECITATION": "the filter for copied pictures",
+    "JAILBREAK": "the filter for attempts to get around its rules",
+    "MODEL_ARMOR": "the filter Model Armor",
+    "ESCALATION": "an escalation rule",
+}
+
+
+class Model(BaseModel):
+    """One model: what it can be told, how long it takes, what it costs. ``usd_per_million_*``: per million tokens."""
+
+    model_config = ConfigDict(extra="forbid")
+    image_sizes: list[str] = []
+    aspect_ratios: list[str] = list(_SQUARE)
+    usual_s: Annotated[float, Field(gt=0)] = 15
+    usd_per_million_input: Price = 0
+    usd_per_million_output: Price = 0
+    #: Said when a slot is saved with it.
+    retiring: bool = False
+
+
+_MODELS: dict[str, Model] = {
+    "gemini-3.1-flash-lite-image": Model(
+        image_sizes=["1K"], usual_s=8, usd_per_million_input=0.25, usd_per_million_output=30
+    ),
+    "gemini-nano-banana-2.1": Model(
+        image_sizes=["1K", "2K", "4K"], usual_s=20, usd_per_million_input=0.5, usd_per_million_output=60
+    ),
+    "gemini-3-pro-image": Model(
+        image_sizes=["1K", "2K", "4K"], usual_s=25, usd_per_million_input=2, usd_per_million_output=120
+    ),
+    "gemini-3.1-flash-image": Model(
+        image_sizes=["1K", "2K", "4K"], usd_per_million_input=0.5, usd_per_million_output=60, retiring=True
+    ),
+    "gemini-2.5-flash-image": Model(usual_s=10, usd_per_million_input=0.3, usd_per_million_output=30, retiring=True),
+}
+
+
+class GeminiOptions(Options):
+    """The provider's own settings. ``models`` is the catalogue; names, sizes, times and prices are Google's, as they
+    were seen in November 2026 and not verified by a paid call: put right here what has changed."""
+
+    base_url: BaseUrl = "https://generativelanguage.googleapis.com"
+    api_version: Annotated[str, Field(pattern=r"^v[0-9][a-z0-9]*$")] = "v1beta"
+    #: Pictures of a request above this many bytes in all go by the Files API.
+    inline_bytes: Annotated[int, Field(ge=0, le=100 * 1024**2)] = 14 * 1024**2
+    models: dict[str, Model] = _MODELS
+
+
+class _Settings(SentPictureSettings):
+    model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{2,80}$")] = Field(
+        "gemini-3.1-flash-lite-image", title="Model"
+    )
+    aspect_ratio: str | None = Field(None, title="Aspect ratio", description="Empty: the photo's own.")
+    image_size: Literal["1K", "2K", "4K"] | None = Field(
+        None, title="Picture size", description="Empty: the model's own, usually 1K."
+    )
+    safety: Literal["BLOCK_NONE", "BLOCK_ONLY_HIGH", "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_LOW_AND_ABOVE"] | None = Field(
+        None, title="Safety filter", description="Empty: Google's own."
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, title="Temperature")
+
+
+_Prompt = Annotated[str, Field(min_length=1, max_length=8000)]
+
+
+class StyleTransferSettings(_Settings):
+    """Settings of ``style_transfer``."""
+
+    template: TemplateId = Field(title="Style picture")
+    prompt: _Prompt = Field("Redraw the first picture in the style of the second.", title="Prompt")
+
+
+class ImageEditSettings(_Settings):
+    """Settings of ``image_edit``."""
+
+    prompt: _Prompt = Field(title="Prompt")
+    templates: Annotated[list[TemplateId], Field(max_length=8)] = Field([], title="Reference pictures")
+
+
+class IdentityTransferSettings(_Settings):
+    """Settings of ``identity_transfer``."""
+
+    template: TemplateId = Field(title="Base picture")
+    prompt: _Prompt = Field(
+        "Put the face of the person in the first picture on the person in the second picture; change nothing else.",
+        title="Prompt",
+    )
+
+
+class Gemini:
+    """``style_transfer``, ``image_edit`` and ``identity_transfer``."""
+
+    name = "gemini"
+    needs_key = True
+    options: type[Options] = GeminiOptions
+    usual_s = 8.0
+    operations: Mapping[str, Operation] = {
+        operation.id: operation
+        for operation in (
+            Operation("style_transfer", {"en": "Style", "ru": "Стиль"}, StyleTransferSettings, _INPUT),
+            Operation("image_edit", {"en": "Edit", "ru": "Правка"}, ImageEditSettings, _INPUT),
+            Operation("identity_transfer", {"en": "Face", "ru": "Лицо"}, IdentityTransferSettings, _INPUT),
+        )
+    }
+
+    def __init__(self) -> None:
+        self._open: _Client | None = None
+        self._importing = asyncio.Lock()
+
+    def models(self, options: GeminiOptions) -> Sequence[str]:
+        return list(options.models)
+
+    def usual_for(self, settings: Mapping[str, Any], options: GeminiOptions) -> float:
+        model = options.models.get(settings["model"])
+        return model.usual_s if model else self.usual_s
+
+    def refusals(self, settings: Mapping[str, Any], options: GeminiOptions) -> Sequence[tuple[str, str]]:
+        model = options.models.get(settings["model"])
+        if model is None:
+            return [("model", f"is not in the catalogue; choose one of: {', '.join(options.models)}")]
+        found = []
+        for field, allowed in (("aspect_ratio", model.aspect_ratios), ("image_size", model.image_sizes)):
+            value = settings.get(field)
+            if value is not None and value not in allowed:
+                words = f"takes one of: {', '.join(allowed)}" if allowed else "does not take it: leave it empty"
+                found.append((field, f"{settings['model']} {words}"))
+        return found
+
+    def concerns(self, settings: Mapping[str, Any], options: GeminiOptions) -> list[str]:
+        model = options.models.get(settings["model"])
+        return [f"{settings['model']} is about to be retired by Google"] if model and model.retiring else []
+
+    async def transform(self, request: Request, budget_s: float) -> Picture:
+        photo = await sent_photo(request)
+        pictures = [(photo, "image/jpeg")] + [
+            (template.path, template.mime) for group in request.templates.values() for template in group
+        ]
+        async with self._client(request) as client, self._parts(client, request, pictures) as parts:
+            model = request.settings["model"]
+            try:
+                answer = await client.models.generate_content(
+                    model=model, contents=[*parts, request.settings["prompt"]], config=_config(request, budget_s)
+                )
+            except Exception as error:
+                raise _translated(error) from error
+        data, said = _picture(answer, request.access.options.models.get(model) or Model(), model)
+        return await finished(request, await saved(request, data), **said)
+
+    async def close(self) -> None:
+        if self._open is not None:
+            await self._open.aio.aclose()
+            self._open = None
+
+    # -- one client a process, as long as key and address stay ------------------------------------------------------
+
+    @asynccontextmanager
+    async def _client(self, request: Request) -> AsyncIterator[Any]:
+        options = request.access.options
+        wanted = (request.access.key, options.base_url, options.api_version)
+        async with self._importing:
+            if self._open is None or self._open.made_for != wanted:
+                genai = await asyncio.to_thread(importlib.import_module, "google.genai")
+                replaced, self._open = self._open, _Client(_connect(genai, wanted), wanted)
+                if replaced is not None and not replaced.users:
+                    await replaced.aio.aclose()
+            ours = self._open
+            ours.users += 1
+        try:
+            yield ours.aio
+        finally:
+            ours.users -= 1
+            if ours is not self._open and not ours.users:
+                await asyncio.shield(ours.aio.aclose())
+
+    @asynccontextmanager
+    async def _parts(
+        self, client: Any, request: Request, pictures: Sequence[tuple[Path, str]]
+    ) -> AsyncIterator[list[Any]]:
+        """The pictures as parts of the request: inline, or uploaded for the time of the call."""
+        from google.genai import types
+
+        total = sum(path.stat().st_size for path, _ in pictures)
+        if total <= request.access.options.inline_bytes:
+            yield [
+                types.Part.from_bytes(data=await asyncio.to_thread(path.read_bytes), mime_type=mime)
+                for path, mime in pictures
+            ]
+            return
+        uploads: list[asyncio.Task[Any]] = []
+        try:
+            parts = []
+            for path, mime in pictures:
+                # Shielded: an upload that is cut off between its two ends would leave a file nobody can name.
+                uploads.append(asyncio.ensure_future(_upload(client, path, mime)))
+                file = await _active(client, await asyncio.shield(uploads[-1]))
+                parts.append(types.Part.from_uri(file_uri=file.uri, mime_type=mime))
+            yield parts
+        except httpx.HTTPError as error:
+            raise unreached("Gemini", error) from error
+        finally:
+            await asyncio.shield(_delete(client, uploads))
+
+
+@dataclass
+class _Client:
+    aio: Any
+    made_for: tuple[str, str, str]
+    users: int = 0
+
+
+def _connect(genai: Any, wanted: tuple[str, str, str]) -> Any:
+    key, base_url, api_version = wanted
+    options = genai.types.HttpOptions(
+        base_url=base_url,
+        api_version=api_version,
+        # Our own transport makes the SDK take httpx, bounds its answers and leaves it nothing to retry.
+        async_client_args={"transport": Bounded(), "follow_redirects": False},
+    )
+    return genai.Client(api_key=key, http_options=options).aio
+
+
+def _config(request: Request, budget_s: float) -> Any:
+    from google.genai import types
+
+    settings = request.settings
+    image = {name: settings[name] for name in ("aspect_ratio", "image_size") if settings.get(name)}
+    safety = settings.get("safety")
+    return types.GenerateContentConfig(
+        response_modalities=["IMAGE"],
+        image_config=types.ImageConfig(**image) if image else None,
+        temperature=settings.get("temperature"),
+        safety_settings=[
+            types.SafetySetting(
+                category=types.HarmCategory(f"HARM_CATEGORY_{name}"), threshold=types.HarmBlockThreshold(safety)
+            )
+            for name in _CATEGORIES
+        ]
+        if safety
+        else None,
+        http_options=types.HttpOptions(timeout=max(MIN_SERVER_TIMEOUT_S, math.ceil(budget_s)) * 1000),
+    )
+
+
+# -- the Files API ---------------------------------------------------------------------------------------------------
+
+
+async def _upload(client: Any, path: Path, mime: str) -> Any:
+    from google.genai import types
+
+    try:
+        return await client.files.upload(file=str(path), config=types.UploadFileConfig(mime_type=mime))
+    except Exception as error:
+        raise _translated(error) from error
+
+
+async def _active(client: Any, file: Any) -> Any:
+    """The uploaded file once the server has looked at it."""
+    while file.state is not None and file.state.value != "ACTIVE":
+        if file.state.value == "FAILED":
+            raise ProviderError("Gemini could not read the uploaded picture")
+        await asyncio.sleep(FILE_POLL_S)
+        try:
+            file = await client.files.get(name=file.name)
+        except Exception as error:
+            raise _translated(error) from error
+    return file
+
+
+async def _delete(client: Any, uploads: Sequence[asyncio.Task[Any]]) -> None:
+    """Deletes what was uploaded, whatever became of the call; what cannot be deleted Google drops after 48 h."""
+    try:
+        async with asyncio.timeout(DELETE_S):
+            for upload in uploads:
+                file = (await asyncio.gather(upload, return_exceptions=True))[0]
+                if not isinstance(file, BaseException):
+                    await asyncio.gather(client.files.delete(name=file.name), return_exceptions=True)
+    except TimeoutError:
+        for upload in uploads:
+            upload.cancel()
+
+
+# -- answers and errors ----------------------------------------------------------------------------------------------
+
+
+def _picture(answer: Any, model: Model, asked: str) -> tuple[bytes, dict[str, Any]]:
+    """The picture's bytes, and what was said of it.
+
+    Raises:
+        ProviderRefused, ProviderNoImage: there is none.
+    """
+    candidate = answer.candidates[0] if answer.candidates else None
+    reason = _name(candidate.finish_reason) if candidate else None
+    said: dict[str, Any] = {
+        "model": answer.model_version or asked,
+        "request_id": answer.response_id,
+        "finish_reason": reason,
+        "cost": _cost(answer.usage_metadata, model),
+        "model_retires_at": _retirement(answer),
+    }
+    parts = (candidate.content.parts or []) if candidate and candidate.content else []
+    for part in parts:
+        if not part.thought and part.inline_data and part.inline_data.data:
+            return part.inline_data.data, said
+    feedback = answer.prompt_feedback
+    block = _name(feedback.block_reason) if feedback else None
+    words = " ".join(part.text for part in parts if part.text and not part.thought)[:300]
+    why = (candidate.finish_message if candidate else None) or (feedback.block_reason_message if feedback else None)
+    raise _without_picture(block, reason, why or words, said)
+
+
+def _without_picture(block: str | None, reason: str | None, words: str, said: Mapping[str, Any]) -> ProviderFailure:
+    facts = {name: said[name] for name in ("model", "request_id", "cost")} | {"finish_reason": block or reason}
+    tail = f": {words}" if words else ""
+    if block:
+        return ProviderRefused(f"Gemini refused the photo or the prompt by {_REFUSED.get(block, block)}{tail}", **facts)
+    if reason in _REFUSED:
+        return ProviderRefused(f"Gemini refused to finish the picture by {_REFUSED[reason]}{tail}", **facts)
+    return ProviderNoImage(f"Gemini answered without a picture ({reason or 'and without a reason'}){tail}", **facts)
+
+
+def _name(value: Any) -> str | None:
+    return str(getattr(value, "value", value)) if value is not None else None
+
+
+def _retirement(answer: Any) -> datetime | None:
+    status = answer.model_status
+    return status.retirement_time if status else None
+
+
+def _cost(usage: Any, model: Model) -> float:
+    if usage is None:
+        return 0.0
+    read, written = usage.prompt_token_count or 0, usage.candidates_token_count or 0
+    return (read * model.usd_per_million_input + written * model.usd_per_million_output) / 1e6
+
+
+def _translated(error: Exception) -> Exception:
+    """The SDK's exceptions as ours: the one seam."""
+    from google.genai import errors
+
+    if isinstance(error, httpx.HTTPError):
+        return unreached("Gemini", error)
+    if isinstance(error, errors.APIError):
+        return _refusal(error.code or 0, str(error.status or ""), str(error.message or ""), _details(error.details))
+    if isinstance(error, ValueError | KeyError | TypeError | AttributeError):  # it could not read what came
+        return ProviderError(f"Gemini sent an answer that cannot be read: {type(error).__name__}")
+    return error
+
+
+def _details(body: Any) -> list[dict[str, Any]]:
+    error = body.get("error", body) if isinstance(body, dict) else {}
+    details = error.get("details", []) if isinstance(error, dict) else []
+    return [one for one in details if isinstance(one, dict)] if isinstance(details, list) else []
+
+
+def _refusal(code: int, status: str, message: str, details: Sequence[Mapping[str, Any]]) -> Exception:
+    words = f"{code} {status}: {message[:500]}".strip(": ")
+    if code == 429:
+        return _quota(words, details)
+    if code in (401, 403) or (code == 400 and "api key" in message.lower()):
+        return ProviderAuth(f"Gemini does not accept the key: {words}", finish_reason=status or None)
+    if code in (400, 404):
+        return InvalidSettings(f"Gemini does not accept these settings: {words}")
+    return ProviderError(f"Gemini failed: {words}", finish_reason=status or None)
+
+
+def _quota(words: str, details: Sequence[Mapping[str, Any]]) -> ProviderQuota:
+    """A minute's quota says when it is free again; a day's, or a limit of nothing, does not come back in time."""
+    kinds = {str(one.get("@type", "")).rpartition(".")[2]: one for one in details}
+    violations = kinds.get("QuotaFailure", {}).get("violations", [])
+    names = [str(one.get("quotaId") or one.get("quotaMetric") or "") for one in violations if isinstance(one, dict)]
+    spent = any("PerDay" in name for name in names) or any(
+        str(one.get("quotaValue")) == "0" for one in violations if isinstance(one, dict)
+    )
+    hint = _seconds(kinds.get("RetryInfo", {}).get("retryDelay"))
+    named = f" ({', '.join(filter(None, names))})" if any(names) else ""
+    return ProviderQuota(
+        f"Gemini's quota is used up{named}: {words}",
+        retry_after_s=None if spent else hint,
+        finish_reason="RESOURCE_EXHAUSTED",
+    )
+
+
+def _seconds(duration: Any) -> float | None:
+    """protobuf's JSON form of a duration: ``"23s"``, ``"1.5s"``."""
+    try:
+        return float(str(duration).removesuffix("s")) if duration else None
+    except ValueError:
+        return None

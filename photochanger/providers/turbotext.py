@@ -1,0 +1,258 @@
+"""Turbotext: three methods that fetch their pictures from us by URL, work in a queue of their own, and are polled.
+
+Contract, limits and what was not verified: ``spec/contracts/providers/turbotext.md``. Every ``create_queue`` is
+billed: its ``queueid`` is remembered before the first poll, so that a worker that takes the job over polls on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import httpx
+from pydantic import Field
+
+from photochanger.failures import (
+    ProviderAuth,
+    ProviderBadOutput,
+    ProviderError,
+    ProviderQuota,
+    ProviderRefused,
+)
+from photochanger.providers import (
+    BaseUrl,
+    Operation,
+    Options,
+    Picture,
+    Price,
+    Request,
+    SentPictureSettings,
+    TemplateId,
+    finished,
+    sent_photo,
+)
+from photochanger.providers.wire import MAX_TALK_BYTES, client, download, json_object, retry_after_s, unreached
+
+_INPUT = frozenset({"image/jpeg", "image/png", "image/webp"})
+#: Polls in a row that may fail before the call does: what was paid for is not given up for one broken connection.
+MAX_BROKEN_POLLS = 5
+
+
+class TurbotextOptions(Options):
+    """The provider's own settings. ``prices``: by operation, in roubles; yours are on Turbotext's price page."""
+
+    base_url: BaseUrl = "https://www.turbotext.ru/api_ai"
+    #: Hosts whose results are downloaded, with their subdomains.
+    result_hosts: list[str] = Field(["turbotext.ru"])
+    #: Seconds between polls; Turbotext asks for 2 to 3.
+    poll_s: Annotated[float, Field(ge=0.05, le=30)] = 2.5
+    prices: dict[str, Price] = Field({})
+
+
+class ImageEditSettings(SentPictureSettings):
+    """Settings of ``image_edit`` (``generate_image2image``)."""
+
+    prompt: Annotated[str, Field(min_length=1, max_length=4000)] = Field(title="Prompt")
+    strength: Annotated[int, Field(ge=0, le=80)] = Field(40, title="Strength")
+    seed: Annotated[int, Field(ge=1, le=10**10)] | None = Field(None, title="Seed", description="Empty: a new one.")
+    scale: Annotated[float, Field(ge=0.1, le=20)] = Field(7.5, title="Scale")
+    negative_prompt: Annotated[str, Field(max_length=2000, pattern=r"^\s*(\S+\s*){0,80}$")] = Field(
+        "", title="Negative prompt", description="At most 80 words."
+    )
+    original_language: Annotated[str, Field(pattern="^[a-z]{2}$")] = Field("ru", title="Language of the prompt")
+    user_id: Annotated[int, Field(ge=1)] = Field(1, title="User number")
+
+
+class StyleTransferSettings(SentPictureSettings):
+    """Settings of ``style_transfer`` (``mix_images``)."""
+
+    template: TemplateId = Field(title="Style picture")
+    prompt: Annotated[str, Field(max_length=4000)] = Field("", title="Prompt")
+
+
+class IdentityTransferSettings(SentPictureSettings):
+    """Settings of ``identity_transfer`` (``deepfake_photo``)."""
+
+    template: TemplateId = Field(title="Base picture")
+    face_restore: bool = Field(True, title="Restore the face")
+
+
+class Turbotext:
+    """``image_edit``, ``style_transfer`` and ``identity_transfer``."""
+
+    name = "turbotext"
+    needs_key = True
+    options: type[Options] = TurbotextOptions
+    #: Seconds; not measured, no paid account was at hand.
+    usual_s = 15.0
+    operations: Mapping[str, Operation] = {
+        operation.id: operation
+        for operation in (
+            Operation("image_edit", {"en": "Edit", "ru": "Правка"}, ImageEditSettings, _INPUT, needs_public_url=True),
+            Operation(
+                "style_transfer", {"en": "Style", "ru": "Стиль"}, StyleTransferSettings, _INPUT, needs_public_url=True
+            ),
+            Operation(
+                "identity_transfer",
+                {"en": "Face", "ru": "Лицо"},
+                IdentityTransferSettings,
+                _INPUT,
+                needs_public_url=True,
+            ),
+        )
+    }
+
+    def __init__(self) -> None:
+        self._http: httpx.AsyncClient | None = None
+
+    def models(self, options: TurbotextOptions) -> Sequence[str]:
+        return []
+
+    def usual_for(self, settings: Mapping[str, Any], options: TurbotextOptions) -> float:
+        return self.usual_s
+
+    def refusals(self, settings: Mapping[str, Any], options: TurbotextOptions) -> Sequence[tuple[str, str]]:
+        return []
+
+    def concerns(self, settings: Mapping[str, Any], options: Any) -> list[str]:
+        return []
+
+    async def transform(self, request: Request, budget_s: float) -> Picture:
+        method = _METHODS[request.operation]
+        queue_id = request.reference or await self._create(request, method)
+        answer = await self._result(request, method, queue_id)
+        cost = request.access.options.prices.get(request.operation, 0.0)
+        raw = request.scratch()
+        try:
+            await self._fetch(request, _address(answer, queue_id, cost), raw)
+            return await finished(request, raw, request_id=queue_id, model=method, cost=cost)
+        except ProviderBadOutput:
+            await request.remember(None)  # asking for it again would give the same
+            raise
+
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
+
+    async def _create(self, request: Request, method: str) -> str:
+        photo_url = await request.publish(await sent_photo(request), "image/jpeg")
+        fields = await _fields(request, photo_url)
+        answer = await self._ask(request, method, {"do": "create_queue", **fields})
+        queue_id = answer.get("queueid")
+        if answer.get("success") is not True or not isinstance(queue_id, int | str) or not str(queue_id):
+            raise _declined(answer)
+        await request.remember(str(queue_id))
+        return str(queue_id)
+
+    async def _result(self, request: Request, method: str, queue_id: str) -> Mapping[str, Any]:
+        """Asks until the work is done; the budget ends it otherwise."""
+        broken = 0
+        while True:
+            try:
+                answer = await self._ask(request, method, {"do": "get_result", "queueid": queue_id})
+                broken = 0
+            except (ProviderError, ProviderQuota, ProviderBadOutput) as error:
+                broken += 1
+                if broken >= MAX_BROKEN_POLLS:
+                    raise
+                await asyncio.sleep(error.retry_after_s or request.access.options.poll_s)
+                continue
+            if answer.get("action") != "reconnect":
+                return answer
+            await asyncio.sleep(request.access.options.poll_s)
+
+    async def _fetch(self, request: Request, url: str, raw: Any) -> None:
+        """Downloads the result; one that is not there yet may come while the budget lasts."""
+        access = request.access
+        while True:
+            try:
+                await download(url, raw, hosts=access.options.result_hosts, private=access.private_hosts)
+                return
+            except ProviderError:
+                raw.unlink(missing_ok=True)
+                await asyncio.sleep(access.options.poll_s)
+
+    async def _ask(self, request: Request, method: str, fields: Mapping[str, str]) -> dict[str, Any]:
+        """One POST; the JSON object it answers with."""
+        if self._http is None:
+            self._http = client(MAX_TALK_BYTES)
+        try:
+            response = await self._http.post(
+                f"{request.access.options.base_url}/{method}",
+                data=fields,
+                headers={"Authorization": f"Bearer {request.access.key}"},
+            )
+        except httpx.HTTPError as error:
+            raise unreached("Turbotext", error) from error
+        answer = json_object(response.content)
+        status = response.status_code
+        said = str((answer or {}).get("error", ""))[:500]
+        if status in (401, 403):
+            raise ProviderAuth(f"Turbotext does not accept the key: {status} {said}".strip())
+        if status == 429:
+            raise ProviderQuota(
+                f"Turbotext takes no more calls just now: {said or status}",
+                retry_after_s=retry_after_s(response.headers),
+            )
+        if status != 200:
+            raise ProviderError(f"Turbotext failed with status {status} {said}".strip())
+        if answer is None:
+            raise ProviderBadOutput("Turbotext answered with something that is not its JSON")
+        return answer
+
+
+_METHODS = {
+    "image_edit": "generate_image2image",
+    "style_transfer": "mix_images",
+    "identity_transfer": "deepfake_photo",
+}
+
+
+async def _fields(request: Request, photo_url: str) -> dict[str, str]:
+    """The method's own form fields."""
+    settings = request.settings
+    if request.operation == "image_edit":
+        fields = {
+            "url": photo_url,
+            "content": settings["prompt"],
+            "strength": str(settings["strength"]),
+            "scale": f"{settings['scale']:g}",
+            "original_language": settings["original_language"],
+            "user_id": str(settings["user_id"]),
+        }
+        optional = {"seed": settings["seed"], "negative_prompt": settings["negative_prompt"]}
+        return fields | {name: str(value) for name, value in optional.items() if value}
+    template = request.templates["template"][0]
+    template_url = await request.publish(template.path, template.mime)
+    if request.operation == "style_transfer":
+        content = {"content": settings["prompt"]} if settings["prompt"] else {}
+        return {"url_image_target": photo_url, "url": template_url, **content}
+    return {"url": template_url, "url_image_target": photo_url, "face_restore": str(settings["face_restore"])}
+
+
+def _address(answer: Mapping[str, Any], queue_id: str, cost: float) -> str:
+    """Where the finished picture lies.
+
+    Raises:
+        ProviderRefused, ProviderError, ProviderBadOutput: there is none.
+    """
+    data = answer.get("data")
+    if isinstance(data, dict) and data.get("forbidden_content"):
+        raise ProviderRefused(
+            "Turbotext refused the photo: forbidden content", finish_reason="forbidden_content", request_id=queue_id
+        )
+    if answer.get("success") is not True:
+        raise _declined(answer, queue_id)
+    url = answer.get("uploaded_image")
+    if not isinstance(url, str) or not url:
+        words = "Turbotext says it is done, but not where the picture is"
+        raise ProviderBadOutput(words, request_id=queue_id, cost=cost)
+    return url
+
+
+def _declined(answer: Mapping[str, Any], queue_id: str | None = None) -> ProviderError:
+    """``success: false``: Turbotext understood and said no; asking the same again would be paid again."""
+    said = str(answer.get("error") or "no reason given")[:500]
+    return ProviderError(f"Turbotext said: {said}", request_id=queue_id, retryable=False)

@@ -1,0 +1,128 @@
+"""Provider keys at rest: envelope-encrypted in the database, readable only with a master key that is not there.
+
+Each secret is sealed under a data key of its own (AES-256-GCM), and the data key under a key derived from a master
+key. Both are bound to their row (its id and provider are the additional data), so that a row copied over another
+opens nothing. Rotating the master keys seals the small data keys anew; the secrets stay as they lie.
+"""
+
+from __future__ import annotations
+
+import os
+from uuid import UUID, uuid4
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from photochanger.db import Database, Row
+from photochanger.failures import InternalError
+from photochanger.tokens import MasterKeys
+
+PURPOSE = "vault"
+_NONCE_BYTES = 12
+_KEY_BYTES = 32
+
+
+async def store(db: Database, keys: MasterKeys, provider: str, secret: str) -> None:
+    """Seals ``secret`` as the provider's key, over the one that was there. Every process uses it from its next call
+    on."""
+    row_id = uuid4()
+    data_key = os.urandom(_KEY_BYTES)
+    key_id = keys.newest
+    await db.fetch(
+        "INSERT INTO provider_secret (id, provider, key_id, wrapped_key, sealed) "
+        "VALUES (%(id)s, %(provider)s, %(key_id)s, %(wrapped_key)s, %(sealed)s) "
+        "ON CONFLICT (provider) DO UPDATE SET id = EXCLUDED.id, key_id = EXCLUDED.key_id, "
+        "wrapped_key = EXCLUDED.wrapped_key, sealed = EXCLUDED.sealed, updated_at = clock_timestamp()",
+        {
+            "id": row_id,
+            "provider": provider,
+            "key_id": key_id,
+            "wrapped_key": _seal(_wrapping(keys, key_id), data_key, _bound(row_id, provider)),
+            "sealed": _seal(data_key, secret.encode(), _bound(row_id, provider)),
+        },
+    )
+
+
+async def read(db: Database, keys: MasterKeys, provider: str) -> str | None:
+    """The provider's key; ``None`` where none was stored.
+
+    Raises:
+        InternalError: the master key that sealed it is not here, or the row was tampered with.
+    """
+    rows = await db.fetch(
+        "SELECT id, provider, key_id, wrapped_key, sealed FROM provider_secret WHERE provider = %(provider)s",
+        {"provider": provider},
+    )
+    if not rows:
+        return None
+    row = rows[0]
+    return _open(_data_key(keys, row), row["sealed"], _bound(row["id"], provider), provider).decode()
+
+
+async def forget(db: Database, provider: str) -> bool:
+    """Deletes the provider's stored key; whether there was one."""
+    return bool(
+        await db.fetch("DELETE FROM provider_secret WHERE provider = %(provider)s RETURNING id", {"provider": provider})
+    )
+
+
+async def listing(db: Database) -> list[Row]:
+    """Which providers have a stored key, under which master key, since when; never the key."""
+    return await db.fetch("SELECT provider, key_id, updated_at FROM provider_secret ORDER BY provider")
+
+
+async def rotate(db: Database, keys: MasterKeys) -> int:
+    """Seals every data key under the newest master key; how many were not yet.
+
+    One row at a time, so that it may be stopped and started again anywhere; a key that is stored meanwhile wins.
+    """
+    count = 0
+    rows = await db.fetch(
+        "SELECT id, provider, key_id, wrapped_key FROM provider_secret WHERE key_id <> %(newest)s ORDER BY id",
+        {"newest": keys.newest},
+    )
+    for row in rows:
+        sealed = _seal(_wrapping(keys, keys.newest), _data_key(keys, row), _bound(row["id"], row["provider"]))
+        count += len(
+            await db.fetch(
+                "UPDATE provider_secret SET key_id = %(newest)s, wrapped_key = %(sealed)s "
+                "WHERE id = %(id)s AND wrapped_key = %(old)s RETURNING id",
+                {"newest": keys.newest, "sealed": sealed, "id": row["id"], "old": row["wrapped_key"]},
+            )
+        )
+    return count
+
+
+async def pending(db: Database, keys: MasterKeys) -> bool:
+    """Whether some key is still sealed under an older master key: a rotation was cut short."""
+    return any(row["key_id"] != keys.newest for row in await listing(db))
+
+
+def _data_key(keys: MasterKeys, row: Row) -> bytes:
+    return _open(
+        _wrapping(keys, row["key_id"]), row["wrapped_key"], _bound(row["id"], row["provider"]), row["provider"]
+    )
+
+
+def _wrapping(keys: MasterKeys, key_id: str) -> bytes:
+    key = keys.derived(PURPOSE, key_id)
+    if key is None:
+        raise InternalError(f"The master key {key_id}, which a provider's key was sealed under, is not here")
+    return key
+
+
+def _bound(row_id: UUID, provider: str) -> bytes:
+    return f"provider_secret\n{row_id}\n{provider}".encode()
+
+
+def _seal(key: bytes, plain: bytes, bound: bytes) -> bytes:
+    nonce = os.urandom(_NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, plain, bound)
+
+
+def _open(key: bytes, sealed: bytes, bound: bytes, provider: str) -> bytes:
+    try:
+        return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound)
+    except InvalidTag:
+        words = f"The stored key of {provider} cannot be opened: its row or its master key was changed"
+        raise InternalError(words) from None
