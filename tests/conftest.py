@@ -50,6 +50,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(_folder, ignore_errors=True)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of every way a provider can fail, as the tests have just seen it."""
+    rows = sorted(
+        value
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "provider call"
+    )
+    if not rows:
+        return
+    terminalreporter.section("providers: what became of every mode of their simulators")
+    terminalreporter.write_line(f"{'provider':<10} {'mode':<30} {'ends as':<20} {'again':<6} calls  words")
+    for provider, mode, code, again, calls, words in rows:
+        terminalreporter.write_line(f"{provider:<10} {mode:<30} {code:<20} {again:<6} {calls:>5}  {str(words)[:90]}")
+
+
 SERVER = pytest.StashKey[str]()
 
 

@@ -285,7 +285,7 @@ def picture(mode: str, photo: bytes, form: str = "JPEG") -> bytes:
         return whole[: len(whole) // 2]
     if mode == "corrupt":
         middle = len(whole) // 2
-        return whole[:20] + b"\xff\xd9" + bytes(200) + whole[middle + 200 :]
+        return whole[:middle] + bytes(len(whole) - middle)
     if mode == "wrong_mime":
         return changed(photo, "GIF")
     if mode == "text_as_picture":
@@ -309,9 +309,8 @@ def encoded(data: bytes) -> str:
 # -- running them ----------------------------------------------------------------------------------------------------
 
 
-class _Server(uvicorn.Server):
-    def install_signal_handlers(self) -> None:
-        """None: this server lives in a thread of somebody else's process."""
+class Quiet(uvicorn.Server):
+    """A server that lives in a thread of somebody else's process, and leaves that process's signals alone."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -330,7 +329,7 @@ def serving(simulator: Simulator) -> Iterator[str]:
         log_level="error",
         timeout_graceful_shutdown=1,
     )
-    server = _Server(config)
+    server = Quiet(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
     try:

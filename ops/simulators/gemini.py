@@ -73,9 +73,9 @@ class Gemini(Simulator):
         """Every picture of the request, looked at as the real server would."""
         found = []
         for content in body["contents"]:
-            for part in (_lower_camel(one) for one in content["parts"]):
+            for part in (lower_camel(one) for one in content["parts"]):
                 if inline := part.get("inlineData"):
-                    mime, data = inline["mimeType"], _decoded(inline["data"])
+                    mime, data = inline["mimeType"], decoded(inline["data"])
                 elif file := part.get("fileData"):
                     name = "files/" + file["fileUri"].rpartition("/")[2]
                     if name not in self.files:
@@ -104,7 +104,7 @@ class Gemini(Simulator):
             shown = {"inlineData": {"mimeType": "image/png", "data": encoded(data)}}
             parts = [{"text": "thinking", "thought": True}, {**shown, "thought": mode == "thought_only"}]
         extra = (
-            {"modelStatus": {"modelStage": "RETIRED_SOON", "retirementTime": "2027-01-15T00:00:00Z"}}
+            {"modelStatus": {"modelStage": "DEPRECATED", "retirementTime": "2027-01-15T00:00:00Z"}}
             if mode == "retiring"
             else {}
         )
@@ -152,15 +152,15 @@ class Gemini(Simulator):
         return {"name": name, "mimeType": mime, "sizeBytes": str(len(data)), "uri": uri, "state": state}
 
 
-def _decoded(data: str) -> bytes:
+def decoded(data: str) -> bytes:
     """protobuf's JSON reader takes both alphabets of base64; the SDK writes the one for URLs."""
     return base64.b64decode(data.replace("-", "+").replace("_", "/"))
 
 
-def _lower_camel(value: Any) -> Any:
+def lower_camel(value: Any) -> Any:
     """protobuf's JSON reader takes both spellings of a name; the SDK writes both."""
     if isinstance(value, dict):
-        return {re.sub(r"_([a-z])", lambda m: m[1].upper(), name): _lower_camel(one) for name, one in value.items()}
+        return {re.sub(r"_([a-z])", lambda m: m[1].upper(), name): lower_camel(one) for name, one in value.items()}
     return value
 
 

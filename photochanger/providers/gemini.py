@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from photochanger.failures import (
     InvalidSettings,
     ProviderAuth,
+    ProviderBadOutput,
     ProviderError,
     ProviderFailure,
     ProviderNoImage,
@@ -65,6 +66,7 @@ _REFUSED = {
     "JAILBREAK": "the filter for attempts to get around its rules",
     "MODEL_ARMOR": "the filter Model Armor",
     "ESCALATION": "an escalation rule",
+    "OTHER": "a filter it does not name",
 }
 
 
@@ -376,7 +378,7 @@ def _without_picture(block: str | None, reason: str | None, words: str, said: Ma
     tail = f": {words}" if words else ""
     if block:
         return ProviderRefused(f"Gemini refused the photo or the prompt by {_REFUSED.get(block, block)}{tail}", **facts)
-    if reason in _REFUSED:
+    if reason in _REFUSED and reason != "OTHER":
         return ProviderRefused(f"Gemini refused to finish the picture by {_REFUSED[reason]}{tail}", **facts)
     return ProviderNoImage(f"Gemini answered without a picture ({reason or 'and without a reason'}){tail}", **facts)
 
@@ -406,7 +408,7 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, errors.APIError):
         return _refusal(error.code or 0, str(error.status or ""), str(error.message or ""), _details(error.details))
     if isinstance(error, ValueError | KeyError | TypeError | AttributeError):  # it could not read what came
-        return ProviderError(f"Gemini sent an answer that cannot be read: {type(error).__name__}")
+        return ProviderBadOutput(f"Gemini sent an answer that cannot be read: {type(error).__name__}")
     return error
 
 

@@ -48,6 +48,8 @@ class TurbotextOptions(Options):
     #: Seconds between polls; Turbotext asks for 2 to 3.
     poll_s: Annotated[float, Field(ge=0.05, le=30)] = 2.5
     prices: dict[str, Price] = Field({})
+    #: Seconds a call usually takes; not measured, no paid account was at hand.
+    usual_s: Annotated[float, Field(gt=0)] = 15
 
 
 class ImageEditSettings(SentPictureSettings):
@@ -84,7 +86,6 @@ class Turbotext:
     name = "turbotext"
     needs_key = True
     options: type[Options] = TurbotextOptions
-    #: Seconds; not measured, no paid account was at hand.
     usual_s = 15.0
     operations: Mapping[str, Operation] = {
         operation.id: operation
@@ -110,7 +111,7 @@ class Turbotext:
         return []
 
     def usual_for(self, settings: Mapping[str, Any], options: TurbotextOptions) -> float:
-        return self.usual_s
+        return options.usual_s
 
     def refusals(self, settings: Mapping[str, Any], options: TurbotextOptions) -> Sequence[tuple[str, str]]:
         return []

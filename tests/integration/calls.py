@@ -76,7 +76,7 @@ class Calls:
         reference: str | None = None,
         timeout_s: float = 20,
         provider_options: Mapping[str, Any] | None = None,
-        templates: Mapping[str, Sequence[bytes]] | None = None,
+        files: Mapping[str, Sequence[bytes]] | None = None,
         key: str = KEY,
         **settings: Any,
     ) -> Request:
@@ -86,8 +86,8 @@ class Calls:
             {**NEEDED.get((provider, operation), {}), **settings}
         )
         whole = given.model_dump(mode="json")
-        if templates is None:
-            templates = {"template": [photo(90, 60, "PNG")]} if whole.get("template") else {}
+        if files is None:
+            files = {"template": [photo(90, 60, "PNG")]} if whole.get("template") else {}
         url = simulator.url if simulator else "http://127.0.0.1:9"
         their = driver.options.model_validate(
             options(provider, url, **(provider_options or {})) if driver.needs_key else {}
@@ -105,9 +105,7 @@ class Calls:
             publish=partial(self._publish, simulator),
             remember=self._remember,
             reference=reference,
-            templates={
-                name: [Template(self._file(one), _mime(one)) for one in group] for name, group in templates.items()
-            },
+            templates={name: [Template(self._file(one), _mime(one)) for one in group] for name, group in files.items()},
         )
 
     async def _publish(self, simulator: Simulator | None, path: Path, mime: str) -> str:
