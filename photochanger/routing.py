@@ -190,6 +190,8 @@ class _Step:
             raise
         except Exception as error:
             failure = _as_failure(error, name)
+            if request.access.key:  # some providers repeat it in their error messages
+                failure.detail = failure.detail.replace(request.access.key, "[the key]")
             _observe(name, began, failure.code)
             raise AttemptFailed(failure, attempt=attempt) from error
         _observe(name, began, None)

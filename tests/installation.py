@@ -151,6 +151,23 @@ class Installation:
         )
         return int(row[0]["pid"])
 
+    def cli(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Runs ``photochanger`` with this installation's environment, as its administrator would."""
+        return subprocess.run(
+            [sys.executable, "-m", "photochanger.cli", *arguments],
+            env=self._env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def done(self, *arguments: str, stdin: str = "") -> str:
+        """``cli``, which must succeed; what it printed."""
+        ran = self.cli(*arguments, stdin=stdin)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
     # -- what it holds ----------------------------------------------------------------------------------------------
 
     def sql(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:

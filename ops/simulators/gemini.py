@@ -45,7 +45,8 @@ class Gemini(Simulator):
 
     async def answer(self, call: Call) -> Reply | str:
         if call.headers.get("x-goog-api-key") not in self.keys and not call.path.startswith("/upload/resume/"):
-            return _error(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.")
+            given = call.headers.get("x-goog-api-key")
+            return _error(400, "INVALID_ARGUMENT", f"API key not valid. Please pass a valid API key. (It was {given})")
         if match := re.fullmatch(r"/v1(?:beta)?/models/([^/:]+):generateContent", call.path):
             return await self._generate(match[1], call)
         if call.path.startswith("/upload/"):

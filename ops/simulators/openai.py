@@ -33,7 +33,8 @@ class OpenAI(Simulator):
             self.note("elsewhere", call)
             return self._error(404, "not_found", "Unknown request URL")
         if call.headers.get("authorization", "").removeprefix("Bearer ") not in self.keys:
-            return self._error(401, "invalid_api_key", "Incorrect API key provided")
+            given = call.headers.get("authorization")
+            return self._error(401, "invalid_api_key", f"Incorrect API key provided: {given}")
         mode = self.paid("edit", call)
         await self.pause()
         if mode in _ERRORS:

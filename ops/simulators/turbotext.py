@@ -65,7 +65,7 @@ class Turbotext(Simulator):
             self.note("elsewhere", call)
             return Reply({"success": False, "error": "unknown method"}, 404)
         if call.headers.get("authorization", "").removeprefix("Bearer ") not in self.keys:
-            return Reply({"success": False, "error": "wrong key"}, 401)
+            return Reply({"success": False, "error": f"wrong key: {call.headers.get('authorization')}"}, 401)
         form = call.form()
         if form.get("do") == "create_queue":
             return await self._create(method, form, call)
