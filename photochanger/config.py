@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator
 
@@ -20,6 +21,18 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 class ConfigError(Exception):
     """A setting in the environment cannot be used; the message is one line for the operator."""
+
+
+def http_address(value: str) -> str:
+    """An http:// or https:// address without query or slash at its end.
+
+    Raises:
+        ValueError: it is not one; a doubled ``https://https://`` was a real mistake.
+    """
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "//" in parts.path or parts.query:
+        raise ValueError("must be an http:// or https:// address")
+    return value.rstrip("/")
 
 
 class Config(BaseModel):
@@ -64,9 +77,7 @@ class Config(BaseModel):
     @field_validator("gemini_base_url", "turbotext_base_url", "openai_base_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError("must be an http:// or https:// address")
-        return value.rstrip("/") if value else None
+        return http_address(value) if value else None
 
     @field_validator("home", "media_root")
     @classmethod

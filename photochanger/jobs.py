@@ -239,13 +239,22 @@ async def dispatch(
     return rows[0]["id"] if rows else None
 
 
-async def remember(db: Database, claim: Claim, reference: str | None) -> None:
-    """Keeps ``<provider>/<its own id>`` of what is being paid for, for whoever claims the job after a crash; ``None``
-    when it is worth nothing any more."""
+async def remember(
+    db: Database, claim: Claim, reference: str | None, *, attempt: int | None = None, cost: float = 0.0
+) -> None:
+    """Keeps ``<provider>/<its own id>`` of what is being paid for, for whoever claims the job after a crash, and the
+    price with the attempt that caused it; ``None`` when it is worth nothing any more."""
     await db.fetch(
+        "WITH billed AS (UPDATE attempt SET cost = greatest(cost, %(cost)s) WHERE id = %(attempt)s) "
         "UPDATE job SET provider_job_reference = %(reference)s "
         "WHERE id = %(job_id)s AND claim_no = %(claim_no)s AND NOT is_finalized",
-        {"reference": reference, "job_id": claim.job_id, "claim_no": claim.claim_no},
+        {
+            "reference": reference,
+            "job_id": claim.job_id,
+            "claim_no": claim.claim_no,
+            "attempt": attempt,
+            "cost": cost,
+        },
         patience_s=FINAL_PATIENCE_S,
     )
 
@@ -263,7 +272,7 @@ responded AS (
     UPDATE attempt SET
         responded_at = coalesce((SELECT now FROM at), clock_timestamp()) - %(since_response_s)s * interval '1 second',
         model = %(model)s, cause = %(cause)s, detail = %(attempt_detail)s, finish_reason = %(finish_reason)s,
-        request_id = %(request_id)s, cost = %(cost)s
+        request_id = %(request_id)s, cost = greatest(cost, %(cost)s)
     WHERE id = %(attempt)s AND responded_at IS NULL RETURNING id, job_id, responded_at, cause
 ), logged_response AS (
     INSERT INTO processing_log (job_id, at, event, detail)

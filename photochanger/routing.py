@@ -43,6 +43,8 @@ STORE_S = 1.0
 #: Seconds before another try where the provider answered quickly and without a picture: such answers cost about a
 #: second each, and the next one is usually right.
 NO_IMAGE_PAUSE_S = 0.2
+#: Characters of a provider's words that are kept.
+MAX_DETAIL = 600
 
 
 @dataclass
@@ -117,6 +119,7 @@ class _Step:
     scratched: list[Path] = field(default_factory=list)
     published: bool = False
     reference: str | None = None
+    attempt: int | None = None
 
     def __post_init__(self) -> None:
         provider, _, reference = (self.claim.reference or "").partition("/")
@@ -176,6 +179,7 @@ class _Step:
         )
         if attempt is None:
             raise NotOurs
+        self.attempt = attempt
         budget_s = self._budget_s()
         logs.event("job.dispatched", provider=name, operation=self.rung.operation, budget_s=round(budget_s, 2))
         began = time.monotonic()
@@ -190,8 +194,7 @@ class _Step:
             raise
         except Exception as error:
             failure = _as_failure(error, name)
-            if request.access.key:  # some providers repeat it in their error messages
-                failure.detail = failure.detail.replace(request.access.key, "[the key]")
+            _make_fit_to_tell(failure, request.access.key)
             _observe(name, began, failure.code)
             raise AttemptFailed(failure, attempt=attempt) from error
         _observe(name, began, None)
@@ -266,10 +269,10 @@ class _Step:
         self.published = True
         return f"{access.public_base_url}/public/media/{media_id}"
 
-    async def _remember(self, reference: str | None) -> None:
+    async def _remember(self, reference: str | None, *, cost: float = 0.0) -> None:
         self.reference = reference
         whole = f"{self.provider.name}/{reference}" if reference is not None else None
-        await jobs.remember(self.its.db, self.claim, whole)
+        await jobs.remember(self.its.db, self.claim, whole, attempt=self.attempt, cost=cost)
 
 
 def _unlink(paths: Iterable[Path]) -> None:
@@ -298,6 +301,15 @@ def _as_failure(error: Exception, provider: str) -> Failure:
             return full
     logs.event("driver.broken", exc_info=True, provider=provider)
     return InternalError(f"{type(error).__name__} in the {provider} driver; the log has the details")
+
+
+def _make_fit_to_tell(failure: Failure, key: str) -> None:
+    """Takes the key out of a provider's words (some repeat it) and shortens them."""
+    if key:
+        failure.detail = failure.detail.replace(key, "[the key]")
+        if isinstance(failure, ProviderFailure) and failure.finish_reason:
+            failure.finish_reason = failure.finish_reason.replace(key, "[the key]")[:MAX_DETAIL]
+    failure.detail = failure.detail[:MAX_DETAIL]
 
 
 _warned: set[tuple[str, str]] = set()

@@ -85,16 +85,17 @@ def server_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def empty_database(server_url: str) -> Iterator[str]:
     """The URL of a database without any table."""
-    yield from _database(server_url, "template1")
+    yield from database(server_url, "template1")
 
 
 @pytest.fixture
 def database_url(server_url: str) -> Iterator[str]:
     """The URL of a migrated database of this test's own."""
-    yield from _database(server_url, TEMPLATE)
+    yield from database(server_url)
 
 
-def _database(server_url: str, template: str) -> Iterator[str]:
+def database(server_url: str, template: str = TEMPLATE) -> Iterator[str]:
+    """The URL of a database of one's own, dropped afterwards."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
@@ -131,7 +132,7 @@ def storage(config: Config) -> LocalStorage:
 @pytest.fixture(scope="session")
 def shared(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """A running installation shared by the tests of one group: do not change its settings or kill its parts."""
-    for url in _database(server_url, TEMPLATE):
+    for url in database(server_url):
         with Installation(tmp_path_factory.mktemp("home"), database_url=url) as installation:
             yield installation
 

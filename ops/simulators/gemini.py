@@ -65,6 +65,10 @@ class Gemini(Simulator):
             return mode
         if len(call.body) > MAX_REQUEST_BYTES:
             return _error(400, "INVALID_ARGUMENT", "Request payload size exceeds the limit: 20971520 bytes.")
+        if int(call.headers.get("x-server-timeout", "10")) < 10:
+            return _error(
+                400, "INVALID_ARGUMENT", "Manually set deadline is too short. Minimum allowed deadline is 10s."
+            )
         pictures = self._pictures(call.json())
         if isinstance(pictures, Reply):
             return pictures

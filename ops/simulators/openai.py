@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ops.simulators import Call, Reply, Simulator, encoded, kind_of, main, picture
 
 MIME = {"image/jpeg", "image/png", "image/webp"}
-MAX_BYTES = 50 * 1024**2
+MAX_BYTES = 50_000_000
 MAX_PICTURES = 16
 MAX_PROMPT = 32_000
 FIELDS = {"model", "prompt", "n", "size", "quality", "output_format", "output_compression", "image[]"}
@@ -58,6 +58,8 @@ class OpenAI(Simulator):
             return self._error(400, "invalid_image_file", "Invalid image file")
         if not 1 <= len(fields.get("prompt", "")) <= MAX_PROMPT:
             return self._error(400, "string_above_max_length", "prompt")
+        if fields.get("output_format", "png") not in ("jpeg", "png", "webp"):
+            return self._error(400, "invalid_value", "output_format")
         return None
 
     def _edited(self, mode: str, fields: dict[str, str], photo: bytes) -> Reply:

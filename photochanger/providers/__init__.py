@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from photochanger import images
+from photochanger.config import http_address
 from photochanger.failures import ImageTooLarge, InvalidImage, ProviderBadOutput, UnsupportedMediaType
 
 #: What our own encoder writes for a guest.
@@ -28,14 +28,7 @@ TemplateId = Annotated[str, Field(pattern="^[0-9a-f-]{36}$", json_schema_extra={
 Price = Annotated[float, Field(ge=0)]
 
 
-def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "://" in parts.path or parts.query:
-        raise ValueError("must be an http:// or https:// address")
-    return value.rstrip("/")
-
-
-BaseUrl = Annotated[str, AfterValidator(_http_url)]
+BaseUrl = Annotated[str, AfterValidator(http_address)]
 
 
 class Options(BaseModel):
@@ -92,6 +85,12 @@ class RunGuarded(Protocol):
     def __call__(self, work: Callable[..., Any], /, *args: Any) -> Awaitable[Any]: ...
 
 
+class Remember(Protocol):
+    """Saves the provider's own id of a paid call and what it costs; ``None``: it is worth nothing any more."""
+
+    def __call__(self, reference: str | None, *, cost: float = 0.0) -> Awaitable[None]: ...
+
+
 @dataclass(frozen=True)
 class Access:
     """How the provider is reached: read anew for every call."""
@@ -120,7 +119,8 @@ class Request:
     deleted after the call. ``templates`` are pictures by the setting that names them.
 
     ``publish`` gives a scratch file of a MIME type a temporary public URL. ``remember`` saves the provider's own id
-    of what it is paid for; after a crash, or in another try, it comes back as ``reference`` until ``None`` is saved.
+    of what it is being paid for, and the price; after a crash, or in another try, it comes back as ``reference`` until
+    ``None`` is saved.
     """
 
     operation: str
@@ -133,7 +133,7 @@ class Request:
     access: Access
     scratch: Callable[[], Path]
     publish: Callable[[Path, str], Awaitable[str]]
-    remember: Callable[[str | None], Awaitable[None]]
+    remember: Remember
     reference: str | None = None
     templates: Mapping[str, Sequence[Template]] = field(default_factory=dict)
 

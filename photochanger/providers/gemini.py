@@ -171,6 +171,7 @@ class Gemini:
     def __init__(self) -> None:
         self._open: _Client | None = None
         self._importing = asyncio.Lock()
+        self._cleaning: set[asyncio.Future[None]] = set()
 
     def models(self, options: GeminiOptions) -> Sequence[str]:
         return list(options.models)
@@ -213,8 +214,8 @@ class Gemini:
 
     async def close(self) -> None:
         if self._open is not None:
-            await self._open.aio.aclose()
-            self._open = None
+            closing, self._open = self._open, None
+            await self._retire(closing)
 
     # -- one client a process, as long as key and address stay ------------------------------------------------------
 
@@ -227,7 +228,7 @@ class Gemini:
                 genai = await asyncio.to_thread(importlib.import_module, "google.genai")
                 replaced, self._open = self._open, _Client(_connect(genai, wanted), wanted)
                 if replaced is not None and not replaced.users:
-                    await replaced.aio.aclose()
+                    await self._retire(replaced)
             ours = self._open
             ours.users += 1
         try:
@@ -235,7 +236,11 @@ class Gemini:
         finally:
             ours.users -= 1
             if ours is not self._open and not ours.users:
-                await asyncio.shield(ours.aio.aclose())
+                await asyncio.shield(self._retire(ours))
+
+    async def _retire(self, client: _Client) -> None:
+        await asyncio.gather(*self._cleaning)
+        await client.aio.aclose()
 
     @asynccontextmanager
     async def _parts(
@@ -263,7 +268,10 @@ class Gemini:
         except httpx.HTTPError as error:
             raise unreached("Gemini", error) from error
         finally:
-            await asyncio.shield(_delete(client, uploads))
+            if uploads:  # beside the call: neither the guest nor a deadline waits for it
+                cleaning = asyncio.ensure_future(_delete(client, uploads))
+                self._cleaning.add(cleaning)
+                cleaning.add_done_callback(self._cleaning.discard)
 
 
 @dataclass
@@ -368,7 +376,7 @@ def _picture(answer: Any, model: Model, asked: str) -> tuple[bytes, dict[str, An
             return part.inline_data.data, said
     feedback = answer.prompt_feedback
     block = _name(feedback.block_reason) if feedback else None
-    words = " ".join(part.text for part in parts if part.text and not part.thought)[:300]
+    words = " ".join(part.text for part in parts if part.text and not part.thought)
     why = (candidate.finish_message if candidate else None) or (feedback.block_reason_message if feedback else None)
     raise _without_picture(block, reason, why or words, said)
 
@@ -395,7 +403,8 @@ def _retirement(answer: Any) -> datetime | None:
 def _cost(usage: Any, model: Model) -> float:
     if usage is None:
         return 0.0
-    read, written = usage.prompt_token_count or 0, usage.candidates_token_count or 0
+    read = usage.prompt_token_count or 0
+    written = (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0)
     return (read * model.usd_per_million_input + written * model.usd_per_million_output) / 1e6
 
 
@@ -419,7 +428,7 @@ def _details(body: Any) -> list[dict[str, Any]]:
 
 
 def _refusal(code: int, status: str, message: str, details: Sequence[Mapping[str, Any]]) -> Exception:
-    words = f"{code} {status}: {message[:500]}".strip(": ")
+    words = f"{code} {status}: {message}".strip(": ")
     if code == 429:
         return _quota(words, details)
     if code in (401, 403) or (code == 400 and "api key" in message.lower()):

@@ -39,7 +39,7 @@ from photochanger.providers import (
 from photochanger.providers.wire import client, json_object, retry_after_s, unreached
 
 _INPUT = frozenset({"image/jpeg", "image/png", "image/webp"})
-MAX_INPUT_BYTES = 50 * 1024**2
+MAX_INPUT_BYTES = 50_000_000
 #: A request takes 16 pictures; one is the photo.
 MAX_TEMPLATES = 15
 
@@ -159,8 +159,8 @@ class OpenAI:
 
 async def _bytes(path: Any) -> bytes:
     data: bytes = await asyncio.to_thread(path.read_bytes)
-    if len(data) > MAX_INPUT_BYTES:
-        raise InvalidSettings(f"OpenAI takes pictures of at most {MAX_INPUT_BYTES // 1024**2} MiB; send them smaller")
+    if len(data) >= MAX_INPUT_BYTES:
+        raise InvalidSettings(f"OpenAI takes pictures under {MAX_INPUT_BYTES // 10**6} MB; send them smaller")
     return data
 
 
@@ -206,7 +206,7 @@ def _failure(response: httpx.Response, answer: Mapping[str, Any], request_id: st
     error = answer.get("error")
     error = error if isinstance(error, dict) else {}
     code = str(error.get("code") or error.get("type") or "")
-    words = f"{response.status_code} {code}: {str(error.get('message') or '')[:500]}".strip(": ")
+    words = f"{response.status_code} {code}: {error.get('message') or ''!s}".strip(": ")
     facts: dict[str, Any] = {"finish_reason": code or None, "request_id": request_id}
     if code in ("moderation_blocked", "content_policy_violation"):
         return ProviderRefused(f"OpenAI refused the photo or the prompt: {words}", **facts)

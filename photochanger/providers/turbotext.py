@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
@@ -17,6 +18,7 @@ from photochanger.failures import (
     ProviderAuth,
     ProviderBadOutput,
     ProviderError,
+    ProviderFailure,
     ProviderQuota,
     ProviderRefused,
 )
@@ -59,7 +61,7 @@ class ImageEditSettings(SentPictureSettings):
     strength: Annotated[int, Field(ge=0, le=80)] = Field(40, title="Strength")
     seed: Annotated[int, Field(ge=1, le=10**10)] | None = Field(None, title="Seed", description="Empty: a new one.")
     scale: Annotated[float, Field(ge=0.1, le=20)] = Field(7.5, title="Scale")
-    negative_prompt: Annotated[str, Field(max_length=2000, pattern=r"^\s*(\S+\s*){0,80}$")] = Field(
+    negative_prompt: Annotated[str, Field(max_length=2000, pattern=r"^\s*(\S+(\s+|$)){0,80}$")] = Field(
         "", title="Negative prompt", description="At most 80 words."
     )
     original_language: Annotated[str, Field(pattern="^[a-z]{2}$")] = Field("ru", title="Language of the prompt")
@@ -120,16 +122,18 @@ class Turbotext:
         return []
 
     async def transform(self, request: Request, budget_s: float) -> Picture:
+        until = asyncio.get_running_loop().time() + budget_s
         method = _METHODS[request.operation]
         queue_id = request.reference or await self._create(request, method)
-        answer = await self._result(request, method, queue_id)
-        cost = request.access.options.prices.get(request.operation, 0.0)
-        raw = request.scratch()
         try:
-            await self._fetch(request, _address(answer, queue_id, cost), raw)
-            return await finished(request, raw, request_id=queue_id, model=method, cost=cost)
-        except ProviderBadOutput:
-            await request.remember(None)  # asking for it again would give the same
+            address = _address(await self._result(request, method, queue_id))
+            raw = request.scratch()
+            await self._fetch(request, address, raw, until)
+            return await finished(request, raw, request_id=queue_id, model=method)
+        except ProviderFailure as failure:
+            failure.request_id, failure.model = queue_id, method
+            if isinstance(failure, ProviderBadOutput):
+                await request.remember(None)  # asking for it again would give the same
             raise
 
     async def close(self) -> None:
@@ -144,7 +148,7 @@ class Turbotext:
         queue_id = answer.get("queueid")
         if answer.get("success") is not True or not isinstance(queue_id, int | str) or not str(queue_id):
             raise _declined(answer)
-        await request.remember(str(queue_id))
+        await request.remember(str(queue_id), cost=request.access.options.prices.get(request.operation, 0.0))
         return str(queue_id)
 
     async def _result(self, request: Request, method: str, queue_id: str) -> Mapping[str, Any]:
@@ -164,8 +168,8 @@ class Turbotext:
                 return answer
             await asyncio.sleep(request.access.options.poll_s)
 
-    async def _fetch(self, request: Request, url: str, raw: Any) -> None:
-        """Downloads the result; one that is not there yet may come while the budget lasts."""
+    async def _fetch(self, request: Request, url: str, raw: Path, until: float) -> None:
+        """Downloads the result; one that is not there yet may come while the budget lasts (``until``, loop time)."""
         access = request.access
         while True:
             try:
@@ -173,6 +177,8 @@ class Turbotext:
                 return
             except ProviderError:
                 raw.unlink(missing_ok=True)
+                if asyncio.get_running_loop().time() + 2 * access.options.poll_s > until:
+                    raise  # rather than be cut off: the cause is kept
                 await asyncio.sleep(access.options.poll_s)
 
     async def _ask(self, request: Request, method: str, fields: Mapping[str, str]) -> dict[str, Any]:
@@ -189,7 +195,7 @@ class Turbotext:
             raise unreached("Turbotext", error) from error
         answer = json_object(response.content)
         status = response.status_code
-        said = str((answer or {}).get("error", ""))[:500]
+        said = str((answer or {}).get("error", ""))
         if status in (401, 403):
             raise ProviderAuth(f"Turbotext does not accept the key: {status} {said}".strip())
         if status == 429:
@@ -233,7 +239,7 @@ async def _fields(request: Request, photo_url: str) -> dict[str, str]:
     return {"url": template_url, "url_image_target": photo_url, "face_restore": str(settings["face_restore"])}
 
 
-def _address(answer: Mapping[str, Any], queue_id: str, cost: float) -> str:
+def _address(answer: Mapping[str, Any]) -> str:
     """Where the finished picture lies.
 
     Raises:
@@ -241,19 +247,15 @@ def _address(answer: Mapping[str, Any], queue_id: str, cost: float) -> str:
     """
     data = answer.get("data")
     if isinstance(data, dict) and data.get("forbidden_content"):
-        raise ProviderRefused(
-            "Turbotext refused the photo: forbidden content", finish_reason="forbidden_content", request_id=queue_id
-        )
+        raise ProviderRefused("Turbotext refused the photo: forbidden content", finish_reason="forbidden_content")
     if answer.get("success") is not True:
-        raise _declined(answer, queue_id)
+        raise _declined(answer)
     url = answer.get("uploaded_image")
     if not isinstance(url, str) or not url:
-        words = "Turbotext says it is done, but not where the picture is"
-        raise ProviderBadOutput(words, request_id=queue_id, cost=cost)
+        raise ProviderBadOutput("Turbotext says it is done, but not where the picture is")
     return url
 
 
-def _declined(answer: Mapping[str, Any], queue_id: str | None = None) -> ProviderError:
+def _declined(answer: Mapping[str, Any]) -> ProviderError:
     """``success: false``: Turbotext understood and said no; asking the same again would be paid again."""
-    said = str(answer.get("error") or "no reason given")[:500]
-    return ProviderError(f"Turbotext said: {said}", request_id=queue_id, retryable=False)
+    return ProviderError(f"Turbotext said: {answer.get('error') or 'no reason given'}", retryable=False)

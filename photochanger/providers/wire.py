@@ -37,7 +37,8 @@ class AnswerTooLarge(httpx.TransportError):
 
 
 class Bounded(httpx.AsyncBaseTransport):
-    """httpx's own transport, with answers of at most ``max_bytes``, unpacked. Retries nothing."""
+    """httpx's own transport, with answers of at most ``max_bytes``, unpacked, and ``CONNECT_S`` to connect whatever
+    the client was told. Retries nothing."""
 
     def __init__(self, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._inner = httpx.AsyncHTTPTransport(retries=0)
@@ -45,6 +46,7 @@ class Bounded(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         request.headers["Accept-Encoding"] = "identity"
+        request.extensions["timeout"] = {**request.extensions.get("timeout", {}), "connect": CONNECT_S}
         response = await self._inner.handle_async_request(request)
         if response.headers.get("Content-Encoding", "identity") != "identity":
             await response.aclose()
@@ -97,7 +99,7 @@ def unreached(provider: str, error: httpx.HTTPError) -> ProviderError | Provider
 def retry_after_s(headers: httpx.Headers) -> float | None:
     """``Retry-After`` in seconds; ``None`` where there is none or it is a date."""
     value = headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
+    return float(value) if value.isascii() and value.isdecimal() else None
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:

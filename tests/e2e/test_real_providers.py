@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -16,9 +17,10 @@ import pytest
 from PIL import ImageChops
 
 from ops.simulators import KEY, Simulator
+from tests.conftest import database
 from tests.e2e.test_memory import MIB, watched
 from tests.installation import Installation, result_link, until
-from tests.integration.calls import PAID, SIMULATORS, options, simulated
+from tests.integration.calls import SIMULATORS, options, simulated
 from tests.photos import opened, photo
 
 #: The most a hostile answer may add to a worker, in bytes (``faults``: 64 MiB).
@@ -31,105 +33,136 @@ RUNGS = {
 }
 
 
-@pytest.fixture(params=sorted(SIMULATORS))
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+SLOTS = {"gemini": "slot-002", "turbotext": "slot-003", "openai": "slot-004"}
+pytestmark = pytest.mark.xdist_group("studio")
+
+
+class Studio:
+    """An installation with a slot for every provider, and the simulators behind them."""
+
+    def __init__(self, running: Installation, simulators: Mapping[str, Simulator]) -> None:
+        self.its = running
+        self.simulators = simulators
+
+    def set_up(self) -> None:
+        """What an administrator does, command by command."""
+        private = [simulator.url.removeprefix("http://") for simulator in self.simulators.values()]
+        self.its.done("settings", f"allowed_private_hosts={json.dumps(private)}")
+        self.its.cli("public-url", self.its.url)
+        for name, slot in SLOTS.items():
+            operation, settings = RUNGS[name]
+            rung = ("--provider", name, "--operation", operation, "--settings", json.dumps(settings))
+            self.its.done("slot", "set", slot, "--on", *rung)
+
+    def post(self, name: str, sent: bytes | None = None) -> httpx.Response:
+        return self.its.post(sent or photo(64, 48), slot=SLOTS[name])
+
+    def first_answer(self, name: str) -> httpx.Response:
+        """The first answer of a slot that was just switched on: a web process acts on the old list for a second."""
+
+        def answer() -> httpx.Response | None:
+            answer = self.post(name)
+            return None if answer.status_code == 404 else answer
+
+        found = until(answer, within_s=20, what="the slot switched on")
+        assert found is not None
+        return found
+
+
+@pytest.fixture(scope="module")
+def simulators() -> Iterator[Mapping[str, Simulator]]:
+    with ExitStack() as stack:
+        running = {name: stack.enter_context(simulated(name)) for name in SIMULATORS}
+        yield {name: simulator for name, simulator in running.items() if simulator is not None}
+
+
+@pytest.fixture(scope="module")
+def studio(
+    server_url: str, tmp_path_factory: pytest.TempPathFactory, simulators: Mapping[str, Simulator]
+) -> Iterator[Studio]:
+    for url in database(server_url):
+        with Installation(tmp_path_factory.mktemp("home"), database_url=url) as running:
+            made = Studio(running, simulators)
+            given = {name: options(name, simulator.url) for name, simulator in simulators.items()}
+            running.done("settings", f"providers={json.dumps(given)}")
+            for name in simulators:
+                running.done("secrets", "set", name, stdin=f"{KEY}\n")
+            made.set_up()
+            for name in simulators:
+                assert made.first_answer(name).status_code == 200
+            yield made
 
 
 @pytest.fixture
-def simulator(name: str) -> Iterator[Simulator]:
-    with simulated(name) as running:
-        assert running is not None
-        yield running
+def simulator(name: str, simulators: Mapping[str, Simulator]) -> Iterator[Simulator]:
+    yield simulators[name]
+    simulators[name].mode, simulators[name].keys = "success", {KEY}
 
 
-def set_up(running: Installation, name: str, simulator: Simulator) -> None:
-    """What an administrator does, command by command."""
-    running.done("settings", f"providers={json.dumps({name: options(name, simulator.url)})}")
-    running.done("settings", f"allowed_private_hosts={json.dumps([simulator.url.removeprefix('http://')])}")
-    running.cli("public-url", running.url)
-    running.done("secrets", "set", name, stdin=f"{KEY}\n")
-    operation, settings = RUNGS[name]
-    running.done(
-        "slot", "set", "slot-001", "--provider", name, "--operation", operation, "--settings", json.dumps(settings)
-    )
-
-
-def test_a_photo_comes_back_changed_and_nothing_temporary_stays(
-    name: str, simulator: Simulator, installation: Installation
-) -> None:
-    set_up(installation, name, simulator)
+@pytest.mark.parametrize("name", sorted(SIMULATORS))
+def test_a_photo_comes_back_changed_and_nothing_temporary_stays(name: str, studio: Studio) -> None:
     sent = photo(640, 480)
-    answer = first_answer(installation, sent)
+    answer = studio.post(name, sent)
+    assert answer.status_code == 200
     picture = opened(answer.content)
-    assert picture.size in ((640, 480), (512, 384), (320, 240))
     plain = opened(sent).resize(picture.size)
     assert ImageChops.difference(picture.convert("RGB"), plain).getextrema() != ((0, 0),) * 3
     assert answer.headers["photochanger-served-by"] == f"{name}/image_edit"
     assert httpx.get(result_link(answer), trust_env=False).content == answer.content
-    (attempt,) = installation.sql("SELECT * FROM attempt WHERE provider = %s", name)
+    (attempt,) = studio.its.sql("SELECT * FROM attempt WHERE job_id = %s", answer.headers["x-job-id"])
     assert attempt["request_id"]
     assert attempt["model"]
-    assert installation.sql("SELECT 1 FROM media_object WHERE storage_key IS NOT NULL") == []
+    assert studio.its.sql("SELECT 1 FROM media_object WHERE storage_key IS NOT NULL") == []
     for kind in ("media", "tmp", "payloads"):
-        assert installation.files(kind) == []
-
-
-def first_answer(running: Installation, sent: bytes | None = None) -> httpx.Response:
-    """The first answer of the slot's new provider: a web process acts on the old route for a second."""
-
-    def answer() -> httpx.Response | None:
-        answer = running.post(sent or photo(64, 48))
-        assert answer.status_code == 200, answer.text
-        return None if answer.headers["photochanger-served-by"].startswith("local/") else answer
-
-    found = until(answer, within_s=20, what="the slot's new route in effect")
-    assert found is not None
-    return found
+        assert studio.its.files(kind) == []
 
 
 def test_keys_and_addresses_may_come_from_the_environment(
-    name: str, simulator: Simulator, database_url: str, tmp_path: Path
+    simulators: Mapping[str, Simulator], database_url: str, tmp_path: Path
 ) -> None:
-    address = options(name, simulator.url)["base_url"]
-    env = {
-        f"PHOTOCHANGER_{name.upper()}_API_KEY": KEY,
-        f"PHOTOCHANGER_{name.upper()}_BASE_URL": address,
-    }
+    env = {}
+    for name, simulator in simulators.items():
+        env[f"PHOTOCHANGER_{name.upper()}_API_KEY"] = KEY
+        env[f"PHOTOCHANGER_{name.upper()}_BASE_URL"] = options(name, simulator.url)["base_url"]
     with Installation(tmp_path / "home", database_url=database_url, env=env) as running:
-        running.done("settings", f"allowed_private_hosts={json.dumps([simulator.url.removeprefix('http://')])}")
-        running.cli("public-url", running.url)
-        operation, settings = RUNGS[name]
-        running.done(
-            "slot", "set", "slot-001", "--provider", name, "--operation", operation, "--settings", json.dumps(settings)
-        )
-        assert f"from PHOTOCHANGER_{name.upper()}_API_KEY" in running.done("secrets", "list")
-        first_answer(running)
-        simulator.keys = {"stored-key-wins"}
-        running.done("secrets", "set", name, stdin="stored-key-wins")
-        assert running.post(photo(64, 48)).status_code == 200
+        other = Studio(running, simulators)
+        other.set_up()
+        for name in simulators:
+            assert f"from PHOTOCHANGER_{name.upper()}_API_KEY" in running.done("secrets", "list")
+            assert other.first_answer(name).status_code == 200
+        simulators["openai"].keys = {"stored-key-wins"}
+        running.done("secrets", "set", "openai", stdin="stored-key-wins")
+        assert other.post("openai").status_code == 200
+        simulators["openai"].keys = {KEY}
 
 
-def test_a_key_is_found_nowhere_but_sealed(
-    name: str, simulator: Simulator, installation: Installation, database_url: str
-) -> None:
-    canary = "canary-51c0ffee-key"
-    set_up(installation, name, simulator)
-    simulator.keys = {canary}
-    printed = installation.done("secrets", "set", name, stdin=canary)
-    first_answer(installation)
-    simulator.keys = {"another-key"}  # it refuses the canary from now on, and repeats it in its words
-    refused = installation.post(photo(64, 48))
-    assert (refused.status_code, refused.json()["code"]) == (502, "provider_auth")
-    assert "[the key]" in refused.text
-    installation.done("secrets", "rotate")
-    printed += installation.done("secrets", "list") + installation.done("settings")
-    metrics = httpx.get(f"{installation.url}/metrics", trust_env=False).text
-    dump = subprocess.run([PG_DUMP, "--inserts", database_url], capture_output=True, check=True, text=True).stdout
-    for found in (printed, refused.text, str(refused.headers), metrics, dump, "".join(installation.log)):
-        assert canary not in found
-    files = [path for path in installation.home.rglob("*") if path.is_file()]
-    assert [path for path in files if canary.encode() in path.read_bytes()] == []
+def test_keys_are_found_nowhere_but_sealed(studio: Studio) -> None:
+    canaries = {name: f"canary-51c0ffee-{name}" for name in SLOTS}
+    printed = told = ""
+    for name, canary in canaries.items():
+        simulator = studio.simulators[name]
+        printed += studio.its.done("secrets", "set", name, stdin=canary)
+        simulator.keys = {canary}
+        assert studio.post(name).status_code == 200
+        simulator.keys = {"another-key"}  # it refuses the canary from now on, and repeats it in its words
+        refused = studio.post(name)
+        assert (refused.status_code, refused.json()["code"]) == (502, "provider_auth")
+        assert "[the key]" in refused.text
+        told += f"{refused.headers} {refused.text}"
+        simulator.keys = {KEY}
+    printed += studio.its.done("secrets", "rotate")
+    printed += studio.its.done("secrets", "list") + studio.its.done("settings")
+    metrics = httpx.get(f"{studio.its.url}/metrics", trust_env=False).text
+    url = studio.its._env["PHOTOCHANGER_DATABASE_URL"]
+    dump = subprocess.run([PG_DUMP, "--inserts", url], capture_output=True, check=True, text=True).stdout
+    kept = [path.read_bytes() for path in studio.its.home.rglob("*") if path.is_file()]
+    for canary in canaries.values():
+        for found in (printed, told, metrics, dump, "".join(studio.its.log)):
+            assert canary not in found
+        assert not any(canary.encode() in content for content in kept)
+    for name in SLOTS:
+        studio.its.done("secrets", "set", name, stdin=KEY)
+        assert studio.post(name).status_code == 200
 
 
 HOSTILE = [
@@ -144,21 +177,20 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("name", sorted(SIMULATORS), indirect=True)
+@pytest.mark.parametrize(("name", "mode"), HOSTILE)
 def test_a_gigabyte_or_a_bomb_of_an_answer_does_not_swell_the_worker(
-    name: str, simulator: Simulator, installation: Installation
+    name: str, mode: str, studio: Studio, simulator: Simulator
 ) -> None:
-    set_up(installation, name, simulator)
-    first_answer(installation)
-    worker = psutil.Process(installation.worker_pid())
-    for mode in (mode for provider, mode in HOSTILE if provider == name):
-        simulator.mode = mode
-        with watched(worker) as peak:
-            answer = installation.post(photo(64, 48))
-        assert (answer.status_code, answer.json()["code"]) == (502, "provider_bad_output")
-        assert peak.growth <= MAX_GROWTH, f"{mode}: {peak.growth / MIB:.0f} MiB"
-        assert installation.files("results") == installation.files("results")[:1], "nothing of it is kept"
-        assert installation.files("tmp") == []
+    assert studio.post(name).status_code == 200  # whatever is loaded at first use is loaded
+    results = studio.its.files("results")
+    simulator.mode = mode
+    with watched(psutil.Process(studio.its.worker_pid())) as peak:
+        answer = studio.post(name)
+    assert (answer.status_code, answer.json()["code"]) == (502, "provider_bad_output")
+    print(f"{name} {mode}: the worker grew by {peak.growth / MIB:.1f} MiB")
+    assert peak.growth <= MAX_GROWTH
+    assert studio.its.files("results") == results
+    assert studio.its.files("tmp") == []
 
 
 def test_turbotext_needs_an_address_on_the_internet(shared: Installation) -> None:
@@ -212,9 +244,7 @@ print(before, rss())
 """
 
 
-def test_a_worker_that_never_meets_gemini_never_loads_its_sdk(
-    database_url: str, tmp_path: Path, record_property: object
-) -> None:
+def test_without_gemini_its_sdk_is_not_loaded_and_this_is_what_it_saves(database_url: str, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", _LOOK],
         env={**os.environ, "PHOTOCHANGER_HOME": str(tmp_path), "PHOTOCHANGER_DATABASE_URL": database_url},
@@ -228,13 +258,17 @@ def test_a_worker_that_never_meets_gemini_never_loads_its_sdk(
     assert after > before
 
 
-def test_running_other_providers_does_not_load_geminis_sdk(installation: Installation) -> None:
+def test_a_running_worker_loads_geminis_sdk_at_the_first_call_only(
+    installation: Installation, simulators: Mapping[str, Simulator]
+) -> None:
+    """google-genai brings websockets, whose compiled part shows in the worker's memory map."""
     assert installation.post(photo(64, 48)).status_code == 200
     worker = psutil.Process(installation.worker_pid())
-    assert not [one.path for one in worker.memory_maps() if "/websockets/" in one.path], "google-genai's websockets"
-    with simulated("gemini") as simulator:
-        assert simulator is not None
-        set_up(installation, "gemini", simulator)
-        first_answer(installation)
-        assert simulator.calls[PAID["gemini"]] == 1
-    assert [one.path for one in worker.memory_maps() if "/websockets/" in one.path], "then it is loaded"
+    assert not [one.path for one in worker.memory_maps() if "/websockets/" in one.path]
+    given = {"gemini": options("gemini", simulators["gemini"].url)}
+    installation.done("settings", f"providers={json.dumps(given)}")
+    installation.done("secrets", "set", "gemini", stdin=KEY)
+    rung = ("--provider", "gemini", "--operation", "image_edit", "--settings", '{"prompt": "x"}')
+    installation.done("slot", "set", "slot-002", "--on", *rung)
+    assert Studio(installation, simulators).first_answer("gemini").status_code == 200
+    assert [one.path for one in worker.memory_maps() if "/websockets/" in one.path]

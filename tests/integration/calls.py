@@ -56,11 +56,12 @@ def simulated(name: str, **how: Any) -> Iterator[Simulator | None]:
 
 
 class Calls:
-    """Makes requests in ``folder``. ``remembered`` is what drivers asked to be remembered."""
+    """Makes requests in ``folder``. ``remembered`` is what drivers asked to be remembered, ``billed`` at what price."""
 
     def __init__(self, folder: Path, pool: ImagePool) -> None:
         self.folder = folder
         self.remembered: list[str | None] = []
+        self.billed: list[float] = []
         self.scratched: list[Path] = []
         self._pool = pool
         self._numbers = itertools.count()
@@ -112,8 +113,9 @@ class Calls:
         assert isinstance(simulator, Turbotext)
         return simulator.host(path.read_bytes(), mime)
 
-    async def _remember(self, reference: str | None) -> None:
+    async def _remember(self, reference: str | None, *, cost: float = 0.0) -> None:
         self.remembered.append(reference)
+        self.billed.append(cost)
 
     def _scratch(self) -> Path:
         self.scratched.append(self._path())

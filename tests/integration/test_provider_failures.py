@@ -383,6 +383,52 @@ async def test_what_is_paid_for_is_polled_on_after_a_crash(bench: Bench, address
         assert not simulator.calls["create_queue"]
 
 
+@pytest.mark.parametrize(("mode", "costs"), [("success", [4.5]), ("forbidden", [4.5]), ("truncated", [4.5, 4.5])])
+async def test_every_create_queue_is_billed_once_whatever_came_of_it(
+    mode: str, costs: list[float], bench: Bench, address: str
+) -> None:
+    with simulated("turbotext", mode=mode) as simulator:
+        assert isinstance(simulator, Turbotext)
+        await configured(bench, "turbotext", simulator, address, prices={"image_edit": 4.5})
+        await bench.slot("turbotext", "image_edit", {"prompt": "x"})
+        claim = await bench.claimed(t_sync_s=LONG_S)
+        await bench.served(claim)
+        attempts = await bench.attempts(claim.job_id)
+    assert [float(row["cost"]) for row in attempts] == costs
+    assert simulator.calls["create_queue"] == len(costs)
+
+
+async def test_a_result_that_never_comes_says_so_before_the_deadline(bench: Bench, address: str) -> None:
+    with simulated("turbotext") as simulator:
+        assert isinstance(simulator, Turbotext)
+        await configured(bench, "turbotext", simulator, address)
+        await bench.slot("turbotext", "image_edit", {"prompt": "x"})
+        claim = await bench.claimed(t_sync_s=SHORT_S)
+        await jobs.remember(bench.db, claim, "turbotext/77")
+        simulator.jobs["77"] = {"mode": "late_file", "polls": 0, "photo": photo(64, 48), "lost": 10**6}
+        again = await jobs.claim(bench.db, claim.job_id, usual_s={})
+        assert again is not None
+        ended = await bench.served(again)
+    assert isinstance(ended, AttemptFailed)
+    assert ended.failure.code == "provider_error"
+    assert "404" in ended.failure.detail
+
+
+async def test_a_key_in_a_providers_words_is_taken_out(bench: Bench, address: str) -> None:
+    with simulated("openai") as simulator:
+        assert simulator is not None
+        await configured(bench, "openai", simulator, address)
+        await bench.slot("openai", "image_edit", {"prompt": "x"})
+        simulator.keys = {"another"}
+        claim = await bench.claimed(t_sync_s=LONG_S)
+        ended = await bench.served(claim)
+        assert isinstance(ended, AttemptFailed)
+        assert ended.failure.code == "provider_auth"
+        assert KEY not in ended.failure.detail
+        assert "[the key]" in ended.failure.detail
+        assert KEY not in str(await bench.attempts(claim.job_id))
+
+
 async def test_the_provider_gets_the_photo_stripped_and_upright_and_small(
     bench: Bench, address: str, tmp_path: Path
 ) -> None:

@@ -200,6 +200,7 @@ async def test_large_pictures_go_by_the_files_api_and_are_deleted_however_it_end
     assert lower_camel(file)["fileData"]["mimeType"] == "image/jpeg"
     assert prompt == {"text": "As a watercolour"}
     assert len(only(gemini, "generate").body) < 2000
+    await until_called(gemini, "delete")
     assert (gemini.calls["upload"], gemini.calls["delete"], gemini.files) == (1, 1, {})
 
 
@@ -283,7 +284,8 @@ async def test_turbotexts_price_is_the_settings(calls: Calls, turbotext: Turbote
         simulator=turbotext,
         provider_options={"prices": {"image_edit": 4.5}},
     )
-    assert (await providers.registry()["turbotext"].transform(request, 20)).cost == 4.5
+    assert (await providers.registry()["turbotext"].transform(request, 20)).cost == 0, "billed with its queueid"
+    assert calls.billed == [4.5]
 
 
 async def test_a_reference_is_polled_on_and_not_paid_again(calls: Calls, turbotext: Turbotext) -> None:
@@ -291,6 +293,7 @@ async def test_a_reference_is_polled_on_and_not_paid_again(calls: Calls, turbote
     request = calls.request("turbotext", "image_edit", photo(64, 48), simulator=turbotext, reference="42")
     assert (await providers.registry()["turbotext"].transform(request, 20)).request_id == "42"
     assert turbotext.calls["create_queue"] == 0
+    assert calls.billed == []
 
 
 async def test_a_worthless_reference_is_forgotten(calls: Calls, turbotext: Turbotext) -> None:
@@ -351,7 +354,7 @@ async def test_openai_is_told_no_more_than_the_slot_sets(calls: Calls, openai: O
 
 async def test_a_picture_too_large_for_openai_is_not_sent(calls: Calls, openai: OpenAI) -> None:
     request = calls.request("openai", "image_edit", noise(9500, 9000), simulator=openai, send_edge=None)
-    with pytest.raises(InvalidSettings, match="50 MiB"):
+    with pytest.raises(InvalidSettings, match="under 50 MB"):
         await providers.registry()["openai"].transform(request, 20)
     assert not openai.calls
 
