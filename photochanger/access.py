@@ -5,6 +5,8 @@ Read anew before every call, so that a changed key is in effect on the next one 
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from photochanger import settings, vault
 from photochanger.config import Config
 from photochanger.db import Database
@@ -19,6 +21,7 @@ async def to(provider: Provider, db: Database, keys: MasterKeys, config: Config)
 
     Raises:
         ProviderAuth: it needs a key and there is none.
+        InvalidSettings: its options are not this version's.
     """
     if not provider.needs_key:
         return Access(key="", options=provider.options())
@@ -38,9 +41,16 @@ async def to(provider: Provider, db: Database, keys: MasterKeys, config: Config)
 
 
 def options_of(provider: Provider, current: Settings, config: Config | None = None) -> Options:
-    """The provider's options as the settings have them; its address from the environment where they do not say."""
+    """The provider's options as the settings have them; its address from the environment where they do not say.
+
+    Raises:
+        InvalidSettings: they were saved by a version that knew others.
+    """
     given = dict(current.providers.get(provider.name, {}))
     address = config and getattr(config, f"{provider.name}_base_url", None)
     if address:
         given.setdefault("base_url", address)
-    return provider.options.model_validate(given)
+    try:
+        return provider.options.model_validate(given)
+    except ValidationError as error:
+        raise settings.invalid(error, at=f"providers.{provider.name}") from None

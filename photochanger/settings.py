@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from psycopg.types.json import Jsonb
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from photochanger import providers
 from photochanger.db import Database, fetch
@@ -66,7 +66,10 @@ class Settings(BaseModel):
 
     @field_validator("providers")
     @classmethod
-    def _known(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _known(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        """Checked when they are saved: one that a newer version does not know must not stop everything else."""
+        if not info.context:
+            return value
         known = providers.registry()
         for name, given in value.items():
             if name not in known:
@@ -74,9 +77,7 @@ class Settings(BaseModel):
             try:
                 known[name].options.model_validate(given)
             except ValidationError as error:
-                first = error.errors()[0]
-                at = ".".join(str(part) for part in (name, *first["loc"]))
-                raise ValueError(f"{at}: {first['msg'].removeprefix('Value error, ')}") from None
+                raise ValueError(invalid(error, at=name).detail) from None
         return value
 
 
@@ -103,7 +104,8 @@ async def save(db: Database, changes: dict[str, Any]) -> Settings:
     async with db.transaction() as connection:
         rows = await fetch(connection, "SELECT key, value FROM app_settings FOR UPDATE")
         try:
-            merged = Settings.model_validate({**{row["key"]: row["value"] for row in rows}, **changes})
+            whole = {**{row["key"]: row["value"] for row in rows}, **changes}
+            merged = Settings.model_validate(whole, context={"saving": True})
         except ValidationError as error:
             raise invalid(error) from None
         values = merged.model_dump(mode="json")

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from photochanger.config import Config
-from photochanger.providers import local
+from photochanger.providers import gemini, local, openai, turbotext
 from photochanger.settings import Settings
 from photochanger.slots import Options, Route, Rung, Slot
 from web import models
@@ -39,11 +39,18 @@ PRIVATE_SETTINGS = ("ingest_passwords", "media_marker")
 MODELS: dict[str, tuple[type[BaseModel], JsonSchemaMode]] = {
     "accepted": (models.Accepted, "serialization"),
     "error": (models.Problem, "serialization"),
+    "gemini_identity_transfer_settings": (gemini.GeminiIdentityTransferSettings, "validation"),
+    "gemini_image_edit_settings": (gemini.GeminiImageEditSettings, "validation"),
+    "gemini_options": (gemini.GeminiOptions, "validation"),
+    "gemini_style_transfer_settings": (gemini.GeminiStyleTransferSettings, "validation"),
     "health": (models.Health, "serialization"),
     "job_state": (models.JobState, "serialization"),
     "local_filter_settings": (local.FilterSettings, "validation"),
     "local_frame_settings": (local.FrameSettings, "validation"),
     "local_original_settings": (local.OriginalSettings, "validation"),
+    "media_object": (models.MediaObject, "serialization"),
+    "openai_image_edit_settings": (openai.OpenAIImageEditSettings, "validation"),
+    "openai_options": (openai.OpenAIOptions, "validation"),
     "options": (Options, "validation"),
     "picture_block": (models.PictureBlock, "serialization"),
     "ready": (models.Ready, "serialization"),
@@ -53,6 +60,10 @@ MODELS: dict[str, tuple[type[BaseModel], JsonSchemaMode]] = {
     "settings": (Settings, "validation"),
     "slot": (Slot, "validation"),
     "template_media": (models.TemplateMedia, "serialization"),
+    "turbotext_identity_transfer_settings": (turbotext.TurbotextIdentityTransferSettings, "validation"),
+    "turbotext_image_edit_settings": (turbotext.TurbotextImageEditSettings, "validation"),
+    "turbotext_options": (turbotext.TurbotextOptions, "validation"),
+    "turbotext_style_transfer_settings": (turbotext.TurbotextStyleTransferSettings, "validation"),
 }
 
 Schema = dict[str, Any]

@@ -118,12 +118,23 @@ class Health(BaseModel):
     status: Literal["ok"]
 
 
+class MediaObject(BaseModel):
+    """A temporary public copy of a picture that a provider fetches by URL while its job runs."""
+
+    id: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    job_id: UUID
+    url: str
+    mime: Literal["image/jpeg", "image/png", "image/webp"]
+    bytes: Annotated[int, Field(ge=1)]
+    expires_at: Annotated[datetime, Field(description="The job's deadline; the link ends with the job or before.")]
+
+
 class TemplateMedia(BaseModel):
     """A permanent reference picture (frame, background, style) that slot settings name by its id."""
 
     id: UUID
     name: str
-    mime: Literal["image/jpeg", "image/png", "image/webp", "image/heic"]
+    mime: Literal["image/jpeg", "image/png"]
     width: Annotated[int, Field(ge=1, description="Pixels.")]
     height: Annotated[int, Field(ge=1, description="Pixels.")]
     bytes: Annotated[int, Field(ge=1)]

@@ -70,7 +70,7 @@ _REFUSED = {
 }
 
 
-class Model(BaseModel):
+class GeminiModel(BaseModel):
     """One model: what it can be told, how long it takes, what it costs. ``usd_per_million_*``: per million tokens."""
 
     model_config = ConfigDict(extra="forbid")
@@ -83,20 +83,22 @@ class Model(BaseModel):
     retiring: bool = False
 
 
-_MODELS: dict[str, Model] = {
-    "gemini-3.1-flash-lite-image": Model(
+_MODELS: dict[str, GeminiModel] = {
+    "gemini-3.1-flash-lite-image": GeminiModel(
         image_sizes=["1K"], usual_s=8, usd_per_million_input=0.25, usd_per_million_output=30
     ),
-    "gemini-nano-banana-2.1": Model(
+    "gemini-nano-banana-2.1": GeminiModel(
         image_sizes=["1K", "2K", "4K"], usual_s=20, usd_per_million_input=0.5, usd_per_million_output=60
     ),
-    "gemini-3-pro-image": Model(
+    "gemini-3-pro-image": GeminiModel(
         image_sizes=["1K", "2K", "4K"], usual_s=25, usd_per_million_input=2, usd_per_million_output=120
     ),
-    "gemini-3.1-flash-image": Model(
+    "gemini-3.1-flash-image": GeminiModel(
         image_sizes=["1K", "2K", "4K"], usd_per_million_input=0.5, usd_per_million_output=60, retiring=True
     ),
-    "gemini-2.5-flash-image": Model(usual_s=10, usd_per_million_input=0.3, usd_per_million_output=30, retiring=True),
+    "gemini-2.5-flash-image": GeminiModel(
+        usual_s=10, usd_per_million_input=0.3, usd_per_million_output=30, retiring=True
+    ),
 }
 
 
@@ -108,12 +110,12 @@ class GeminiOptions(Options):
     api_version: Annotated[str, Field(pattern=r"^v[0-9][a-z0-9]*$")] = "v1beta"
     #: Pictures of a request above this many bytes in all go by the Files API.
     inline_bytes: Annotated[int, Field(ge=0, le=100 * 1024**2)] = 14 * 1024**2
-    models: dict[str, Model] = _MODELS
+    models: dict[str, GeminiModel] = _MODELS
 
 
 class _Settings(SentPictureSettings):
     model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{2,80}$")] = Field(
-        "gemini-3.1-flash-lite-image", title="Model"
+        "gemini-3.1-flash-lite-image", title="GeminiModel"
     )
     aspect_ratio: str | None = Field(None, title="Aspect ratio", description="Empty: the photo's own.")
     image_size: Literal["1K", "2K", "4K"] | None = Field(
@@ -128,21 +130,21 @@ class _Settings(SentPictureSettings):
 _Prompt = Annotated[str, Field(min_length=1, max_length=8000)]
 
 
-class StyleTransferSettings(_Settings):
+class GeminiStyleTransferSettings(_Settings):
     """Settings of ``style_transfer``."""
 
     template: TemplateId = Field(title="Style picture")
     prompt: _Prompt = Field("Redraw the first picture in the style of the second.", title="Prompt")
 
 
-class ImageEditSettings(_Settings):
+class GeminiImageEditSettings(_Settings):
     """Settings of ``image_edit``."""
 
     prompt: _Prompt = Field(title="Prompt")
     templates: Annotated[list[TemplateId], Field(max_length=8)] = Field([], title="Reference pictures")
 
 
-class IdentityTransferSettings(_Settings):
+class GeminiIdentityTransferSettings(_Settings):
     """Settings of ``identity_transfer``."""
 
     template: TemplateId = Field(title="Base picture")
@@ -162,9 +164,9 @@ class Gemini:
     operations: Mapping[str, Operation] = {
         operation.id: operation
         for operation in (
-            Operation("style_transfer", {"en": "Style", "ru": "Стиль"}, StyleTransferSettings, _INPUT),
-            Operation("image_edit", {"en": "Edit", "ru": "Правка"}, ImageEditSettings, _INPUT),
-            Operation("identity_transfer", {"en": "Face", "ru": "Лицо"}, IdentityTransferSettings, _INPUT),
+            Operation("style_transfer", {"en": "Style", "ru": "Стиль"}, GeminiStyleTransferSettings, _INPUT),
+            Operation("image_edit", {"en": "Edit", "ru": "Правка"}, GeminiImageEditSettings, _INPUT),
+            Operation("identity_transfer", {"en": "Face", "ru": "Лицо"}, GeminiIdentityTransferSettings, _INPUT),
         )
     }
 
@@ -209,7 +211,7 @@ class Gemini:
                 )
             except Exception as error:
                 raise _translated(error) from error
-        data, said = _picture(answer, request.access.options.models.get(model) or Model(), model)
+        data, said = _picture(answer, request.access.options.models.get(model) or GeminiModel(), model)
         return await finished(request, await saved(request, data), **said)
 
     async def close(self) -> None:
@@ -355,7 +357,7 @@ async def _delete(client: Any, uploads: Sequence[asyncio.Task[Any]]) -> None:
 # -- answers and errors ----------------------------------------------------------------------------------------------
 
 
-def _picture(answer: Any, model: Model, asked: str) -> tuple[bytes, dict[str, Any]]:
+def _picture(answer: Any, model: GeminiModel, asked: str) -> tuple[bytes, dict[str, Any]]:
     """The picture's bytes, and what was said of it.
 
     Raises:
@@ -400,7 +402,7 @@ def _retirement(answer: Any) -> datetime | None:
     return status.retirement_time if status else None
 
 
-def _cost(usage: Any, model: Model) -> float:
+def _cost(usage: Any, model: GeminiModel) -> float:
     if usage is None:
         return 0.0
     read = usage.prompt_token_count or 0

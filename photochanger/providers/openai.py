@@ -44,7 +44,7 @@ MAX_INPUT_BYTES = 50_000_000
 MAX_TEMPLATES = 15
 
 
-class Model(BaseModel):
+class OpenAIModel(BaseModel):
     """One model: the sizes it takes, how long it takes, what it costs. ``usd_per_million_*``: per million tokens."""
 
     model_config = ConfigDict(extra="forbid")
@@ -54,10 +54,10 @@ class Model(BaseModel):
     usd_per_million_output: Price = 0
 
 
-_MODELS: dict[str, Model] = {
-    "gpt-image-1-mini": Model(usual_s=20, usd_per_million_input=2.5, usd_per_million_output=8),
-    "gpt-image-1.5": Model(usd_per_million_input=8, usd_per_million_output=32),
-    "gpt-image-2": Model(
+_MODELS: dict[str, OpenAIModel] = {
+    "gpt-image-1-mini": OpenAIModel(usual_s=20, usd_per_million_input=2.5, usd_per_million_output=8),
+    "gpt-image-1.5": OpenAIModel(usd_per_million_input=8, usd_per_million_output=32),
+    "gpt-image-2": OpenAIModel(
         sizes=["auto", "1024x1024", "1536x1024", "1024x1536", "2048x2048"],
         usual_s=50,
         usd_per_million_input=8,
@@ -71,14 +71,14 @@ class OpenAIOptions(Options):
     2026 and not verified by a paid call: put right here what has changed. A gateway's models are added here."""
 
     base_url: BaseUrl = "https://api.openai.com/v1"
-    models: dict[str, Model] = _MODELS
+    models: dict[str, OpenAIModel] = _MODELS
 
 
-class ImageEditSettings(SentPictureSettings):
+class OpenAIImageEditSettings(SentPictureSettings):
     """Settings of ``image_edit``."""
 
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")] = Field(
-        "gpt-image-1-mini", title="Model"
+        "gpt-image-1-mini", title="OpenAIModel"
     )
     prompt: Annotated[str, Field(min_length=1, max_length=32_000)] = Field(title="Prompt")
     templates: Annotated[list[TemplateId], Field(max_length=MAX_TEMPLATES)] = Field([], title="Reference pictures")
@@ -98,7 +98,11 @@ class OpenAI:
     usual_s = 20.0
     operations: Mapping[str, Operation] = {
         "image_edit": Operation(
-            "image_edit", {"en": "Edit", "ru": "Правка"}, ImageEditSettings, _INPUT, max_input_bytes=MAX_INPUT_BYTES
+            "image_edit",
+            {"en": "Edit", "ru": "Правка"},
+            OpenAIImageEditSettings,
+            _INPUT,
+            max_input_bytes=MAX_INPUT_BYTES,
         )
     }
 
@@ -147,7 +151,7 @@ class OpenAI:
             raise _failure(response, answer or {}, request_id)
         if answer is None:
             raise ProviderBadOutput("OpenAI answered with something that is not its JSON", request_id=request_id)
-        model = request.access.options.models.get(request.settings["model"]) or Model()
+        model = request.access.options.models.get(request.settings["model"]) or OpenAIModel()
         said = {"model": request.settings["model"], "request_id": request_id, "cost": _cost(answer, model)}
         return await finished(request, await saved(request, await asyncio.to_thread(_picture, answer, said)), **said)
 
@@ -192,7 +196,7 @@ def _picture(answer: Mapping[str, Any], said: Mapping[str, Any]) -> bytes:
         raise ProviderBadOutput("OpenAI's picture is not base64", **said) from None
 
 
-def _cost(answer: Mapping[str, Any], model: Model) -> float:
+def _cost(answer: Mapping[str, Any], model: OpenAIModel) -> float:
     usage = answer.get("usage")
     tokens = usage if isinstance(usage, dict) else {}
     read, written = (tokens.get(name) or 0 for name in ("input_tokens", "output_tokens"))

@@ -54,7 +54,7 @@ class TurbotextOptions(Options):
     usual_s: Annotated[float, Field(gt=0)] = 15
 
 
-class ImageEditSettings(SentPictureSettings):
+class TurbotextImageEditSettings(SentPictureSettings):
     """Settings of ``image_edit`` (``generate_image2image``)."""
 
     prompt: Annotated[str, Field(min_length=1, max_length=4000)] = Field(title="Prompt")
@@ -68,14 +68,14 @@ class ImageEditSettings(SentPictureSettings):
     user_id: Annotated[int, Field(ge=1)] = Field(1, title="User number")
 
 
-class StyleTransferSettings(SentPictureSettings):
+class TurbotextStyleTransferSettings(SentPictureSettings):
     """Settings of ``style_transfer`` (``mix_images``)."""
 
     template: TemplateId = Field(title="Style picture")
     prompt: Annotated[str, Field(max_length=4000)] = Field("", title="Prompt")
 
 
-class IdentityTransferSettings(SentPictureSettings):
+class TurbotextIdentityTransferSettings(SentPictureSettings):
     """Settings of ``identity_transfer`` (``deepfake_photo``)."""
 
     template: TemplateId = Field(title="Base picture")
@@ -92,17 +92,12 @@ class Turbotext:
     operations: Mapping[str, Operation] = {
         operation.id: operation
         for operation in (
-            Operation("image_edit", {"en": "Edit", "ru": "Правка"}, ImageEditSettings, _INPUT, needs_public_url=True),
-            Operation(
-                "style_transfer", {"en": "Style", "ru": "Стиль"}, StyleTransferSettings, _INPUT, needs_public_url=True
-            ),
-            Operation(
-                "identity_transfer",
-                {"en": "Face", "ru": "Лицо"},
-                IdentityTransferSettings,
-                _INPUT,
-                needs_public_url=True,
-            ),
+            Operation(id, {"en": english, "ru": russian}, settings, _INPUT, needs_public_url=True)
+            for id, english, russian, settings in (
+                ("image_edit", "Edit", "Правка", TurbotextImageEditSettings),
+                ("style_transfer", "Style", "Стиль", TurbotextStyleTransferSettings),
+                ("identity_transfer", "Face", "Лицо", TurbotextIdentityTransferSettings),
+            )
         )
     }
 

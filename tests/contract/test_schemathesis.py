@@ -42,11 +42,12 @@ ADDRESS = "127.0.0.2"
 #: Headers of every answer of the server's own.
 ALWAYS = {"date", "content-type", "content-length", "connection"}
 
-INGEST, JOB, CANCEL, RESULT = (
+INGEST, JOB, CANCEL, RESULT, MEDIA = (
     "/ingest/{slot_id}",
     "/public/jobs/{job_id}",
     "/public/jobs/{job_id}/cancel",
     "/public/results/{job_id}",
+    "/public/media/{media_id}",
 )
 
 CONTRACT = drift.load()
@@ -279,6 +280,28 @@ def test_a_job_that_has_ended_cannot_be_cancelled(made: Links) -> None:
     assert models.Problem.model_validate_json(answer.content).code == "conflict"
 
 
+def test_temporary_media_are_what_the_contract_describes(shared: Installation) -> None:
+    data = photo(64, 48)
+    media_id = uuid4().hex + "0" * 8
+    sent = shared.post(photo(), headers={"Prefer": "respond-async"}).json()
+    (shared.home / "media" / "media" / f"{sent['job_id']}-x.jpg").write_bytes(data)
+    with no_worker(shared):
+        running = shared.post(photo(), headers={"Prefer": "respond-async"}).json()
+        for job, number in ((running, "a"), (sent, "b")):
+            shared.sql(
+                "INSERT INTO media_object (id, job_id, storage_key, mime, bytes, expires_at) "
+                "VALUES (%s, %s, %s, 'image/jpeg', %s, clock_timestamp() + interval '9 s')",
+                *(media_id[:-1] + number, job["job_id"], f"media/{sent['job_id']}-x.jpg", len(data)),
+            )
+        url = f"{shared.url}{MEDIA.format(media_id=media_id[:-1])}"
+        assert conforms(MEDIA, get(f"{url}a"), status=200).content == data
+        conforms(MEDIA, httpx.head(f"{url}a", trust_env=False), status=200)
+        assert conforms(MEDIA, get(f"{url}c"), status=404).json()["code"] == "media_not_found"
+    httpx.get(sent["status_url"], headers={"Prefer": "wait=30"}, timeout=40, trust_env=False)
+    assert conforms(MEDIA, get(f"{url}b"), status=410).json()["code"] == "media_expired"
+    conforms(MEDIA, httpx.head(f"{url}b", trust_env=False), status=410)
+
+
 @pytest.mark.parametrize(("path", "which"), [(JOB, "cancel"), (JOB, "result"), (CANCEL, "status"), (RESULT, "status")])
 def test_another_links_token_does_not_fit(shared: Installation, made: Links, path: str, which: str) -> None:
     url = f"{shared.url}{path.format(job_id=made.job_id)}?token={made.token(which)}"
@@ -422,7 +445,9 @@ def test_an_address_that_is_not_in_the_contract_is_a_problem(shared: Installatio
 def test_a_method_that_is_not_in_the_contract_is_a_problem_that_names_those_that_are(
     shared: Installation, path: str
 ) -> None:
-    answer = httpx.delete(f"{shared.url}{path.format(slot_id='slot-001', job_id=uuid4())}", trust_env=False)
+    answer = httpx.delete(
+        f"{shared.url}{path.format(slot_id='slot-001', job_id=uuid4(), media_id='a' * 40)}", trust_env=False
+    )
     assert answer.status_code == 405
     assert models.Problem.model_validate_json(answer.content).status == 405
     known = {method for method, at, _ in drift.operations(CONTRACT) if at == path}
