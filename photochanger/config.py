@@ -32,7 +32,21 @@ def http_address(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or "//" in parts.path or parts.query:
         raise ValueError("must be an http:// or https:// address")
+    if parts.port == 0:  # reading it raises ValueError for one that is no port
+        raise ValueError("port 0 is nowhere")
     return value.rstrip("/")
+
+
+def api_key(value: str) -> str:
+    """A provider's key as it goes into a header, without the line end it was copied with.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    key = value.strip()
+    if not key.isascii() or not key.isprintable() or " " in key or not 8 <= len(key) <= 4096:
+        raise ValueError("must be 8 to 4096 printable ASCII characters without a space")
+    return key
 
 
 class Config(BaseModel):
@@ -73,6 +87,11 @@ class Config(BaseModel):
         if value and not value.startswith(("postgresql://", "postgres://")):
             raise ValueError("must be a postgresql:// URL")
         return value.replace("postgres://", "postgresql://", 1) if value else None
+
+    @field_validator("gemini_api_key", "turbotext_api_key", "openai_api_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        return SecretStr(api_key(value.get_secret_value())) if value else None
 
     @field_validator("gemini_base_url", "turbotext_base_url", "openai_base_url")
     @classmethod

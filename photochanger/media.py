@@ -18,12 +18,14 @@ from photochanger.storage import MEDIA, Storage
 ID_BYTES = 20
 
 
-async def publish(db: Database, storage: Storage, job_id: UUID, picture: Path, mime: str) -> str | None:
+async def publish(
+    db: Database, storage: Storage, job_id: UUID, picture: Path, mime: str, *, patience_s: float = 0.0
+) -> str | None:
     """Moves ``picture``, a temporary file, to where ``/public/media/{id}`` finds it. The id; ``None`` when the job is
     final or overdue already.
 
     It lives until the job's ``expires_at``, which is never later than ``created_at + T_sync_response``
-    (``deadlines.temporary_expires_at``).
+    (``deadlines.temporary_expires_at``). ``patience_s``: how long to try while PostgreSQL is away.
     """
     media_id = secrets.token_hex(ID_BYTES)
     key = f"{MEDIA}/{job_id}-{secrets.token_hex(4)}.{images.EXTENSIONS[mime]}"
@@ -33,8 +35,10 @@ async def publish(db: Database, storage: Storage, job_id: UUID, picture: Path, m
         rows = await db.fetch(
             "INSERT INTO media_object (id, job_id, storage_key, mime, bytes, expires_at) "
             "SELECT %(id)s, id, %(key)s, %(mime)s, %(bytes)s, expires_at FROM job "
-            "WHERE id = %(job_id)s AND NOT is_finalized AND expires_at > clock_timestamp() RETURNING id",
+            "WHERE id = %(job_id)s AND NOT is_finalized AND expires_at > clock_timestamp() "
+            "ON CONFLICT (id) DO UPDATE SET mime = EXCLUDED.mime RETURNING id",  # its answer was lost: it is there
             {"id": media_id, "key": key, "mime": mime, "bytes": size, "job_id": job_id},
+            patience_s=patience_s,
         )
     except BaseException:
         await asyncio.shield(retention.delete(storage, [key], kind=MEDIA))

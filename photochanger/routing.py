@@ -11,7 +11,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -137,7 +137,7 @@ class _Step:
                 if failed.attempt is None or pause_s is None or number == self.rung.max_tries:
                     raise
                 usual_s = self.provider.usual_for(self.rung.settings, request.access.options)
-                if self._budget_s() - pause_s < usual_s:
+                if self._budget_s(after_s=pause_s) < min(usual_s, self.rung.timeout_s or usual_s):
                     raise
                 await self._again(failed, failed.attempt, pause_s)
                 request = await self._request()
@@ -185,18 +185,19 @@ class _Step:
         began = time.monotonic()
         try:
             picture = await self._call(request, budget_s)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, NotOurs):
             _observe(name, began, "cancelled")
             cut = SyncTimeout("The call was cut off: the job had ended")
             await asyncio.shield(jobs.close_attempt(self.its.db, attempt, cut))
             raise
-        except NotOurs:
-            raise
         except Exception as error:
             failure = _as_failure(error, name)
-            _make_fit_to_tell(failure, request.access.key)
+            failure.detail = _fit_to_tell(failure.detail, request.access.key) or failure.title()
+            if isinstance(failure, ProviderFailure):
+                vars(failure).update(_told(failure, request.access.key))
             _observe(name, began, failure.code)
             raise AttemptFailed(failure, attempt=attempt) from error
+        picture = replace(picture, **_told(picture, request.access.key))  # type: ignore[arg-type]
         _observe(name, began, None)
         _warn_of_retirement(name, picture)
         return Served(picture, attempt, 0, f"{name}/{self.rung.operation}", time.monotonic())
@@ -210,8 +211,8 @@ class _Step:
                 raise ProviderError(f"{self.rung.provider} did not answer within its {budget_s:g} s") from None
             raise SyncTimeout(f"{self.rung.provider} did not answer within {budget_s:.1f} s") from None
 
-    def _budget_s(self) -> float:
-        left_s = self.deadline - time.monotonic()
+    def _budget_s(self, *, after_s: float = 0.0) -> float:
+        left_s = self.deadline - time.monotonic() - after_s
         return attempt_budget_s(left_s, provider_timeout_s=self.rung.timeout_s, store_s=STORE_S)
 
     # -- what the driver is given ------------------------------------------------------------------------------------
@@ -263,7 +264,10 @@ class _Step:
             raise InvalidSettings(f"{self.rung.provider} fetches the photos from this server: set public_base_url")
         copy = self._scratch()
         await asyncio.to_thread(shutil.copyfile, path, copy)
-        media_id = await media.publish(self.its.db, self.its.storage, self.claim.job_id, copy, mime)
+        patience_s = self.deadline - time.monotonic()
+        media_id = await media.publish(
+            self.its.db, self.its.storage, self.claim.job_id, copy, mime, patience_s=patience_s
+        )
         if media_id is None:
             raise NotOurs
         self.published = True
@@ -303,13 +307,17 @@ def _as_failure(error: Exception, provider: str) -> Failure:
     return InternalError(f"{type(error).__name__} in the {provider} driver; the log has the details")
 
 
-def _make_fit_to_tell(failure: Failure, key: str) -> None:
-    """Takes the key out of a provider's words (some repeat it) and shortens them."""
+def _fit_to_tell(words: str, key: str) -> str:
+    """A provider's words without our key (some repeat it), without what no row and no log can hold, not too long."""
     if key:
-        failure.detail = failure.detail.replace(key, "[the key]")
-        if isinstance(failure, ProviderFailure) and failure.finish_reason:
-            failure.finish_reason = failure.finish_reason.replace(key, "[the key]")[:MAX_DETAIL]
-    failure.detail = failure.detail[:MAX_DETAIL]
+        words = words.replace(key, "[the key]")
+    return words.encode("utf-8", "replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")[:MAX_DETAIL]
+
+
+def _told(said: Picture | ProviderFailure, key: str) -> dict[str, str]:
+    """What the provider said of a picture or failure beside its words, made fit to tell."""
+    found = {name: getattr(said, name) for name in ("finish_reason", "request_id", "model")}
+    return {name: _fit_to_tell(str(value), key) for name, value in found.items() if value is not None}
 
 
 _warned: set[tuple[str, str]] = set()

@@ -62,13 +62,15 @@ class Settings(BaseModel):
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or "://" in parts.path:
             raise ValueError("must be like https://photos.example.com, with nothing behind the host")
+        if parts.port == 0:  # reading it raises ValueError for one that is no port
+            raise ValueError("port 0 is nowhere")
         return f"{parts.scheme}://{parts.netloc}"
 
     @field_validator("providers")
     @classmethod
     def _known(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
-        """Checked when they are saved: one that a newer version does not know must not stop everything else."""
-        if not info.context:
+        """Checked when they are saved, and only then: those of another version must not stop everything else."""
+        if "providers" not in (info.context or ()):
             return value
         known = providers.registry()
         for name, given in value.items():
@@ -105,7 +107,7 @@ async def save(db: Database, changes: dict[str, Any]) -> Settings:
         rows = await fetch(connection, "SELECT key, value FROM app_settings FOR UPDATE")
         try:
             whole = {**{row["key"]: row["value"] for row in rows}, **changes}
-            merged = Settings.model_validate(whole, context={"saving": True})
+            merged = Settings.model_validate(whole, context=changes)
         except ValidationError as error:
             raise invalid(error) from None
         values = merged.model_dump(mode="json")

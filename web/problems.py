@@ -127,6 +127,6 @@ async def on_exception(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, params: dict[str, Any]
 ) -> None:
     """Anything unforeseen: the log has the trace, the client has the request id."""
-    logs.event("request.broken", method=req.method, path=req.path, exc_info=True)
+    logs.event("request.broken", method=req.method, path=req.context.path, exc_info=True)
     resp.stream = None
     write(resp, InternalError(f"The log has the details, under request {logs.request_id.get()}"))

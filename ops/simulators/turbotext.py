@@ -33,6 +33,7 @@ class Turbotext(Simulator):
         "no_address": "done, without uploaded_image",
         "never_done": "get_result says reconnect for ever",
         "broken_polls": "the first two polls fail with 502",
+        "garbled_polls": "the first two polls are answered with a page",
         "late_file": "the result's address answers 404 twice",
         "moved": "the result's address redirects",
         "inner_address": "the result's address is inside the caller's network",
@@ -44,6 +45,7 @@ class Turbotext(Simulator):
         self.polls = polls
         self.jobs: dict[str, dict[str, Any]] = {}
         self.hosted: dict[str, tuple[str, bytes]] = {}
+        self.words = "the balance is too low"
         self.inner_address = "https://127.0.0.1/secret.jpg"
         self._numbers = itertools.count(1001)
 
@@ -84,7 +86,7 @@ class Turbotext(Simulator):
         if unknown := set(form) - {"do", *pictures, *others}:
             return Reply({"success": False, "error": f"unknown parameter: {', '.join(sorted(unknown))}"})
         if mode == "declined":
-            return Reply({"success": False, "error": "the balance is too low"})
+            return Reply({"success": False, "error": self.words})
         async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
             fetched = [await http.get(form[name]) for name in pictures]
         if wrong := [one.url for one in fetched if one.status_code != 200 or kind_of(one.content) not in MIME]:
@@ -99,9 +101,9 @@ class Turbotext(Simulator):
         if job is None:
             return Reply({"success": False, "error": "unknown queueid"})
         mode = job["mode"]
-        if mode == "broken_polls" and job["lost"]:
+        if mode in ("broken_polls", "garbled_polls") and job["lost"]:
             job["lost"] -= 1
-            return Reply(b"Bad Gateway", 502)
+            return Reply(b"<html>Bad Gateway</html>", 502 if mode == "broken_polls" else 200)
         if job["polls"] > 0 or mode == "never_done":
             job["polls"] -= 1
             return Reply({"action": "reconnect"})

@@ -8,7 +8,7 @@ import getpass
 import sys
 from typing import Any
 
-from photochanger.config import Config, ConfigError
+from photochanger.config import Config, ConfigError, api_key
 from photochanger.db import Database
 from photochanger.failures import InvalidSettings
 
@@ -64,10 +64,10 @@ def _where(name: str, row: Any, config: Config) -> str:
 
 def _read(provider: str) -> str:
     given = getpass.getpass(f"Key of {provider}: ") if sys.stdin.isatty() else sys.stdin.readline()
-    secret = given.strip()
-    if not secret.isascii() or not secret.isprintable() or not 8 <= len(secret) <= 4096:
-        raise ConfigError("a key is 8 to 4096 printable ASCII characters on one line")
-    return secret
+    try:
+        return api_key(given)
+    except ValueError as error:
+        raise ConfigError(f"the key {error}") from None
 
 
 async def _rotate(config: Config, db: Database) -> int:

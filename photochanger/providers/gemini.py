@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,7 +115,7 @@ class GeminiOptions(Options):
 
 class _Settings(SentPictureSettings):
     model: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{2,80}$")] = Field(
-        "gemini-3.1-flash-lite-image", title="GeminiModel"
+        "gemini-3.1-flash-lite-image", title="Model"
     )
     aspect_ratio: str | None = Field(None, title="Aspect ratio", description="Empty: the photo's own.")
     image_size: Literal["1K", "2K", "4K"] | None = Field(
@@ -173,7 +173,8 @@ class Gemini:
     def __init__(self) -> None:
         self._open: _Client | None = None
         self._importing = asyncio.Lock()
-        self._cleaning: set[asyncio.Future[None]] = set()
+        #: Deletions of uploads, and closings of replaced clients: neither a guest nor a deadline waits for them.
+        self._behind: set[asyncio.Task[None]] = set()
 
     def models(self, options: GeminiOptions) -> Sequence[str]:
         return list(options.models)
@@ -206,7 +207,7 @@ class Gemini:
         async with self._client(request) as client, self._parts(client, request, pictures) as parts:
             model = request.settings["model"]
             try:
-                answer = await client.models.generate_content(
+                answer = await client.aio.models.generate_content(
                     model=model, contents=[*parts, request.settings["prompt"]], config=_config(request, budget_s)
                 )
             except Exception as error:
@@ -217,12 +218,15 @@ class Gemini:
     async def close(self) -> None:
         if self._open is not None:
             closing, self._open = self._open, None
-            await self._retire(closing)
+            closing.users += 1
+            self._release(closing)
+        while self._behind:
+            await asyncio.wait(self._behind)
 
     # -- one client a process, as long as key and address stay ------------------------------------------------------
 
     @asynccontextmanager
-    async def _client(self, request: Request) -> AsyncIterator[Any]:
+    async def _client(self, request: Request) -> AsyncIterator[_Client]:
         options = request.access.options
         wanted = (request.access.key, options.base_url, options.api_version)
         async with self._importing:
@@ -230,23 +234,34 @@ class Gemini:
                 genai = await asyncio.to_thread(importlib.import_module, "google.genai")
                 replaced, self._open = self._open, _Client(_connect(genai, wanted), wanted)
                 if replaced is not None and not replaced.users:
-                    await self._retire(replaced)
+                    self._do_behind(replaced.aio.aclose())
             ours = self._open
             ours.users += 1
         try:
-            yield ours.aio
+            yield ours
         finally:
-            ours.users -= 1
-            if ours is not self._open and not ours.users:
-                await asyncio.shield(self._retire(ours))
+            self._release(ours)
 
-    async def _retire(self, client: _Client) -> None:
-        await asyncio.gather(*self._cleaning)
-        await client.aio.aclose()
+    def _release(self, client: _Client) -> None:
+        """One user less; the last one of a replaced client closes it."""
+        client.users -= 1
+        if client is not self._open and not client.users:
+            self._do_behind(client.aio.aclose())
+
+    async def _delete(self, client: _Client, uploads: Sequence[asyncio.Task[Any]]) -> None:
+        try:
+            await _delete(client.aio, uploads)
+        finally:
+            self._release(client)
+
+    def _do_behind(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
 
     @asynccontextmanager
     async def _parts(
-        self, client: Any, request: Request, pictures: Sequence[tuple[Path, str]]
+        self, client: _Client, request: Request, pictures: Sequence[tuple[Path, str]]
     ) -> AsyncIterator[list[Any]]:
         """The pictures as parts of the request: inline, or uploaded for the time of the call."""
         from google.genai import types
@@ -263,17 +278,16 @@ class Gemini:
             parts = []
             for path, mime in pictures:
                 # Shielded: an upload that is cut off between its two ends would leave a file nobody can name.
-                uploads.append(asyncio.ensure_future(_upload(client, path, mime)))
-                file = await _active(client, await asyncio.shield(uploads[-1]))
+                uploads.append(asyncio.ensure_future(_upload(client.aio, path, mime)))
+                file = await _active(client.aio, await asyncio.shield(uploads[-1]))
                 parts.append(types.Part.from_uri(file_uri=file.uri, mime_type=mime))
             yield parts
         except httpx.HTTPError as error:
             raise unreached("Gemini", error) from error
         finally:
-            if uploads:  # beside the call: neither the guest nor a deadline waits for it
-                cleaning = asyncio.ensure_future(_delete(client, uploads))
-                self._cleaning.add(cleaning)
-                cleaning.add_done_callback(self._cleaning.discard)
+            if uploads:
+                client.users += 1
+                self._do_behind(self._delete(client, uploads))
 
 
 @dataclass

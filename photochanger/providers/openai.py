@@ -78,7 +78,7 @@ class OpenAIImageEditSettings(SentPictureSettings):
     """Settings of ``image_edit``."""
 
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")] = Field(
-        "gpt-image-1-mini", title="OpenAIModel"
+        "gpt-image-1-mini", title="Model"
     )
     prompt: Annotated[str, Field(min_length=1, max_length=32_000)] = Field(title="Prompt")
     templates: Annotated[list[TemplateId], Field(max_length=MAX_TEMPLATES)] = Field([], title="Reference pictures")

@@ -155,8 +155,8 @@ class Turbotext:
                 broken = 0
             except (ProviderError, ProviderQuota, ProviderBadOutput) as error:
                 broken += 1
-                if broken >= MAX_BROKEN_POLLS:
-                    raise
+                if broken >= MAX_BROKEN_POLLS:  # not what was paid for is worthless, only these answers
+                    raise ProviderError(error.detail) from error
                 await asyncio.sleep(error.retry_after_s or request.access.options.poll_s)
                 continue
             if answer.get("action") != "reconnect":

@@ -6,7 +6,7 @@ The table at the end of the test run is made of what these tests saw.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -97,6 +97,7 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         "no_address": Expected("provider_bad_output", 2),
         "never_done": Expected("sync_timeout", 1),
         "broken_polls": Expected(None, 1),
+        "garbled_polls": Expected(None, 1),
         "late_file": Expected(None, 1),
         "moved": Expected("provider_bad_output", 1),
         "inner_address": Expected("provider_bad_output", 1),
@@ -176,22 +177,6 @@ class Bench:
 
     async def attempts(self, job_id: UUID) -> list[dict[str, Any]]:
         return await self.db.fetch("SELECT * FROM attempt WHERE job_id = %(id)s ORDER BY id", {"id": job_id})
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def pool(anyio_backend: str) -> AsyncIterator[ImagePool]:
-    import google.genai  # noqa: F401 - a second and a half that no job's time is to be measured with
-
-    made = ImagePool(1)
-    yield made
-    made.close()
-    for provider in providers.registry().values():
-        await provider.close()
 
 
 @pytest.fixture
@@ -412,6 +397,46 @@ async def test_a_result_that_never_comes_says_so_before_the_deadline(bench: Benc
     assert isinstance(ended, AttemptFailed)
     assert ended.failure.code == "provider_error"
     assert "404" in ended.failure.detail
+
+
+async def test_another_try_may_fit_although_the_rung_has_a_limit_of_its_own(bench: Bench, address: str) -> None:
+    with simulated("openai", mode="http_429_hint") as simulator:
+        assert simulator is not None
+        await configured(bench, "openai", simulator, address)
+        await bench.slot("openai", "image_edit", {"prompt": "x"}, timeout_s=0.3)
+        await bench.served(await bench.claimed(t_sync_s=LONG_S))
+        assert simulator.calls["edit"] == 2
+
+
+async def test_unreadable_polls_do_not_forget_what_was_paid_for(bench: Bench, address: str) -> None:
+    with simulated("turbotext") as simulator:
+        assert isinstance(simulator, Turbotext)
+        await configured(bench, "turbotext", simulator, address)
+        await bench.slot("turbotext", "image_edit", {"prompt": "x"})
+        claim = await bench.claimed(t_sync_s=LONG_S)
+        await jobs.remember(bench.db, claim, "turbotext/77")
+        simulator.jobs["77"] = {"mode": "garbled_polls", "polls": 0, "photo": photo(64, 48), "lost": 7}
+        again = await jobs.claim(bench.db, claim.job_id, usual_s={})
+        assert again is not None
+        ended = await bench.served(again)
+    assert isinstance(ended, Served)
+    assert ended.picture.request_id == "77"
+    assert len(await bench.attempts(claim.job_id)) == 2
+    assert not simulator.calls["create_queue"]
+
+
+@pytest.mark.parametrize("words", ["a\x00b", "a\ud800b", "x" * 100_000])
+async def test_whatever_words_a_provider_finds_they_can_be_kept(words: str, bench: Bench, address: str) -> None:
+    with simulated("turbotext", mode="declined") as simulator:
+        assert isinstance(simulator, Turbotext)
+        simulator.words = words
+        await configured(bench, "turbotext", simulator, address)
+        await bench.slot("turbotext", "image_edit", {"prompt": "x"})
+        claim = await bench.claimed(t_sync_s=LONG_S)
+        assert isinstance(await bench.served(claim), AttemptFailed)
+        (attempt,) = await bench.attempts(claim.job_id)
+    assert attempt["cause"] == "provider_error"
+    assert 0 < len(attempt["detail"]) <= 600
 
 
 async def test_a_key_in_a_providers_words_is_taken_out(bench: Bench, address: str) -> None:

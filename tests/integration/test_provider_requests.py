@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,30 +16,10 @@ from ops.simulators.openai import OpenAI
 from ops.simulators.turbotext import Turbotext
 from photochanger import providers
 from photochanger.failures import InvalidSettings, ProviderBadOutput, ProviderFailure
-from photochanger.image_pool import ImagePool
 from tests.integration.calls import TEMPLATE_ID, Calls, simulated, until_called
 from tests.photos import opened, photo
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def pool(anyio_backend: str) -> AsyncIterator[ImagePool]:
-    made = ImagePool(1)
-    yield made
-    made.close()
-    for provider in providers.registry().values():
-        await provider.close()
-
-
-@pytest.fixture
-def calls(tmp_path: Path, pool: ImagePool) -> Calls:
-    return Calls(tmp_path, pool)
 
 
 @pytest.fixture

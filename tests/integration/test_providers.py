@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from PIL import Image
@@ -14,7 +13,6 @@ from PIL import Image
 from ops.simulators import Simulator
 from photochanger import images, providers
 from photochanger.failures import InvalidImage, ProviderError
-from photochanger.image_pool import ImagePool
 from tests.integration.calls import PAID, Calls, simulated, until_called
 from tests.photos import opened, photo
 
@@ -28,25 +26,6 @@ CASES = [
     for mime in sorted({mime for mime, _ in images.ACCEPTED.values()})
 ]
 OPERATIONS = sorted({(provider, operation) for provider, operation, _ in CASES})
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def pool(anyio_backend: str) -> AsyncIterator[ImagePool]:
-    made = ImagePool(1)
-    yield made
-    made.close()
-    for provider in providers.registry().values():
-        await provider.close()
-
-
-@pytest.fixture
-def calls(tmp_path: Path, pool: ImagePool) -> Calls:
-    return Calls(tmp_path, pool)
 
 
 @pytest.fixture

@@ -118,6 +118,15 @@ async def test_options_of_another_version_stop_that_provider_only(db: Database) 
     assert options_of(providers.registry()["openai"], current)
     with pytest.raises(InvalidSettings, match=r"providers\.gemini\.long_gone"):
         options_of(providers.registry()["gemini"], current)
+    assert (await settings.save(db, {"plain_links": True})).plain_links
+
+
+@pytest.mark.parametrize("address", ["https://a.example:99999", "https://a.example:0", "https://https://a.example"])
+async def test_an_address_with_no_port_is_refused(address: str, db: Database) -> None:
+    with pytest.raises(InvalidSettings):
+        await settings.save(db, {"public_base_url": address})
+    with pytest.raises(InvalidSettings):
+        await settings.save(db, {"providers": {"openai": {"base_url": address}}})
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,13 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
     assert (loaded.port, loaded.home, loaded.media) == (9001, tmp_path, tmp_path / "pictures")
 
 
+def test_a_key_copied_with_its_line_end_is_a_key() -> None:
+    loaded = config.load({"PHOTOCHANGER_OPENAI_API_KEY": "sk-0123456789\r\n"})
+    assert loaded.openai_api_key is not None
+    assert loaded.openai_api_key.get_secret_value() == "sk-0123456789"
+    assert "sk-0123456789" not in repr(loaded)
+
+
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
@@ -33,6 +40,8 @@ def test_what_is_set_is_used(tmp_path: Path) -> None:
         ({"PHOTOCHANGER_WORKER_THREADS": "0"}, "PHOTOCHANGER_WORKER_THREADS: "),
         ({"PHOTOCHANGER_DATABASE_URL": "mysql://x"}, "PHOTOCHANGER_DATABASE_URL: must be a postgresql:// URL"),
         ({"PHOTOCHANGER_INGEST_PASSWORD": "short"}, "PHOTOCHANGER_INGEST_PASSWORD: "),
+        ({"PHOTOCHANGER_OPENAI_API_KEY": "two words or more"}, "PHOTOCHANGER_OPENAI_API_KEY: must be 8 to 4096"),
+        ({"PHOTOCHANGER_GEMINI_BASE_URL": "https://https://x"}, "PHOTOCHANGER_GEMINI_BASE_URL: must be an http"),
         ({"PHOTOCHANGER_MEDIAROOT": "/x"}, "did you mean PHOTOCHANGER_MEDIA_ROOT?"),
     ],
 )
