@@ -155,8 +155,9 @@ WITH locked AS MATERIALIZED (
     UPDATE job SET status = 'processing', claim_no = claim_no + 1, claimed_at = at.now
     FROM at
     WHERE job.id = at.id AND NOT is_finalized AND at.now < expires_at AND claim_no < {MAX_CLAIMS}
-      AND (claim_no = 0 OR provider_job_reference IS NOT NULL OR expires_at > at.now + interval '1 second' * coalesce(
-           (%(usual_s)s ->> (snapshot #>> '{{route,rungs,0,provider}}'))::float8, 0))
+      AND (claim_no = 0 OR provider_job_reference IS NOT NULL OR expires_at > at.now + interval '1 second' * (
+           SELECT min(coalesce((%(usual_s)s ->> (rung->>'provider'))::float8, 0))
+           FROM jsonb_array_elements(snapshot #> '{{route,rungs}}') AS rung))
     RETURNING job.*, at.now
 ), logged AS (
     INSERT INTO processing_log (job_id, at, event, detail)
@@ -176,7 +177,7 @@ async def claim(db: Database, job_id: UUID, *, usual_s: Mapping[str, float]) -> 
     """Takes a job to work on it; ``None`` when it is final, overdue, or may not be tried again (see ``lose``).
 
     A job taken over after a crash is claimed only while the rest of its budget holds the usual time of its route's
-    first provider (``usual_s``, seconds by provider) or the provider is at work on it, and at most ``MAX_CLAIMS``
+    quickest provider (``usual_s``, seconds by provider) or a provider is at work on it, and at most ``MAX_CLAIMS``
     times in all.
     """
     # Patient: a message whose claim fails would be a dead letter. A claim whose answer was lost costs one number.

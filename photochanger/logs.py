@@ -23,6 +23,7 @@ EVENTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "job.dispatched": (logging.DEBUG, ("provider", "operation", "budget_s")),
     "job.provider_responded": (logging.DEBUG, ("provider", "seconds", "cause")),
     "job.retrying": (logging.INFO, ("provider", "cause", "detail", "pause_s")),
+    "job.fell_back": (logging.INFO, ("provider", "cause", "detail", "to")),
     "job.succeeded": (logging.INFO, ("seconds", "bytes")),
     "job.failed": (logging.WARNING, ("code", "detail")),
     "job.timed_out": (logging.WARNING, ("count", "jobs")),

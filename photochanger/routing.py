@@ -1,7 +1,8 @@
 """Walks a slot's route inside the job's budget. It is the only place where a provider call is decided on, and the only
 one where anything is tried again.
 
-Now: the first rung, as often as it may. What a provider answers becomes a picture or a ``Failure``.
+Each rung is tried as often as it may; where it cannot be used or has failed, the next one takes over, for which time
+was kept. What a provider answers becomes a picture or a ``Failure``.
 """
 
 from __future__ import annotations
@@ -20,14 +21,19 @@ from photochanger.db import RETRY_PAUSE_S, Database
 from photochanger.deadlines import attempt_budget_s
 from photochanger.failures import (
     Failure,
+    ImageTooLarge,
     InternalError,
+    InvalidRequest,
     InvalidSettings,
     ProviderError,
     ProviderFailure,
     ProviderNoImage,
     ProviderQuota,
+    ProviderRefused,
+    StorageFull,
     SyncTimeout,
     Unavailable,
+    UnsupportedMediaType,
 )
 from photochanger.image_pool import ImagePool
 from photochanger.jobs import Claim
@@ -92,30 +98,45 @@ class Router:
         Raises:
             AttemptFailed: with the failure to end the job with.
         """
-        rung = Route.model_validate(claim.route).rungs[0]
+        rungs = Route.model_validate(claim.route).rungs
+        for number, (rung, following) in enumerate(zip(rungs, [*rungs[1:], None], strict=True)):
+            next_rung_s = await self.usual_of(following) if following else 0.0
+            step = _Step(self, claim, number, rung, deadline, result, next_rung_s)
+            try:
+                return await step.tries()
+            except NotOurs:
+                return None
+            except AttemptFailed as failed:
+                left_s = deadline - time.monotonic() - STORE_S
+                if following is None or left_s < next_rung_s or not _another_rung_may_help(failed.failure, rung):
+                    raise
+                await step.give_up(failed, following)
+            finally:
+                await asyncio.shield(step.clean())
+        raise AssertionError("a route has a rung")
+
+    async def usual_of(self, rung: Rung) -> float:
+        """Seconds a call of this rung usually takes."""
         provider = self.registry.get(rung.provider)
-        if provider is None or rung.operation not in provider.operations:
-            failure = InvalidSettings(f"{rung.provider}/{rung.operation} is not available in this version")
-            raise AttemptFailed(failure, attempt=None)
-        step = _Step(self, claim, rung, provider, deadline, result)
+        if provider is None:
+            return 0.0
         try:
-            return await step.tries()
-        except NotOurs:
-            return None
-        finally:
-            await asyncio.shield(step.clean())
+            return provider.usual_for(rung.settings, (await self.access(provider)).options)
+        except Failure:  # it will say so itself when its turn comes
+            return provider.usual_s
 
 
 @dataclass
 class _Step:
-    """One rung of one job: its tries, and what they leave behind."""
+    """One rung of one job: its tries, and what they leave behind. ``next_rung_s``: seconds to keep for the next."""
 
     its: Router
     claim: Claim
+    number: int
     rung: Rung
-    provider: Provider
     deadline: float
     result: Path
+    next_rung_s: float
     scratched: list[Path] = field(default_factory=list)
     published: bool = False
     reference: str | None = None
@@ -123,12 +144,28 @@ class _Step:
 
     def __post_init__(self) -> None:
         provider, _, reference = (self.claim.reference or "").partition("/")
-        self.reference = reference if provider == self.provider.name else None
+        self.reference = reference if provider == self.rung.provider else None
+
+    @property
+    def provider(self) -> Provider:
+        """The rung's driver.
+
+        Raises:
+            AttemptFailed: this version has none, or not this operation.
+        """
+        provider = self.its.registry.get(self.rung.provider)
+        if provider is None or self.rung.operation not in provider.operations:
+            words = f"{self.rung.provider}/{self.rung.operation} is not available in this version"
+            raise AttemptFailed(InvalidSettings(words), attempt=None)
+        return provider
 
     async def tries(self) -> Served:
         """The first try that gives a picture. Another one is made where the cause may pass and the time still holds
         it."""
         request = await self._request()
+        begun_late = self.claim.claim_no > 1 or self.number > 0
+        if begun_late and self.next_rung_s and self.reference is None and not self._fits(request, after_s=0.0):
+            raise AttemptFailed(SyncTimeout(f"No time was left for {self.rung.provider}"), attempt=None)
         for number in range(1, self.rung.max_tries + 1):
             try:
                 return await self._try(request)
@@ -136,12 +173,29 @@ class _Step:
                 pause_s = _pause_s(failed.failure, self.rung)
                 if failed.attempt is None or pause_s is None or number == self.rung.max_tries:
                     raise
-                usual_s = self.provider.usual_for(self.rung.settings, request.access.options)
-                if self._budget_s(after_s=pause_s) < min(usual_s, self.rung.timeout_s or usual_s):
+                if not self._fits(request, after_s=pause_s):
                     raise
-                await self._again(failed, failed.attempt, pause_s)
+                await self._again(failed, pause_s)
                 request = await self._request()
         raise AssertionError("a rung is tried at least once")
+
+    async def give_up(self, failed: AttemptFailed, following: Rung) -> None:
+        """Closes the last attempt; the next rung takes over."""
+        await self._close(failed)
+        if self.reference is not None:
+            await self._remember(None)
+        logs.event(
+            "job.fell_back",
+            provider=self.rung.provider,
+            cause=failed.failure.code,
+            detail=failed.failure.detail,
+            to=f"{following.provider}/{following.operation}",
+        )
+
+    def _fits(self, request: Request, *, after_s: float) -> bool:
+        """Whether the time that is left then holds a call as it usually goes."""
+        usual_s = self.provider.usual_for(self.rung.settings, request.access.options)
+        return self._budget_s(after_s=after_s) >= min(usual_s, self.rung.timeout_s or usual_s)
 
     async def clean(self) -> None:
         """Deletes scratch files and ends temporary links."""
@@ -151,9 +205,13 @@ class _Step:
             with contextlib.suppress(Unavailable):  # they are dead with the job; a sweep deletes the files
                 await media.revoke(self.its.db, self.its.storage, self.claim.job_id)
 
-    async def _again(self, failed: AttemptFailed, attempt: int, pause_s: float) -> None:
-        since_s = time.monotonic() - failed.at
-        await jobs.close_attempt(self.its.db, attempt, failed.failure, since_response_s=since_s)
+    async def _close(self, failed: AttemptFailed) -> None:
+        if failed.attempt is not None:
+            since_s = time.monotonic() - failed.at
+            await jobs.close_attempt(self.its.db, failed.attempt, failed.failure, since_response_s=since_s)
+
+    async def _again(self, failed: AttemptFailed, pause_s: float) -> None:
+        await self._close(failed)
         metrics.RETRIES.labels(self.rung.provider).inc()
         logs.event(
             "job.retrying",
@@ -172,7 +230,7 @@ class _Step:
         attempt = await jobs.dispatch(
             self.its.db,
             self.claim,
-            rung=0,
+            rung=self.number,
             provider=name,
             operation=self.rung.operation,
             patience_s=self.deadline - time.monotonic(),
@@ -200,7 +258,7 @@ class _Step:
         picture = replace(picture, **_told(picture, request.access.key))  # type: ignore[arg-type]
         _observe(name, began, None)
         _warn_of_retirement(name, picture)
-        return Served(picture, attempt, 0, f"{name}/{self.rung.operation}", time.monotonic())
+        return Served(picture, attempt, self.number, f"{name}/{self.rung.operation}", time.monotonic())
 
     async def _call(self, request: Request, budget_s: float) -> Picture:
         try:
@@ -209,11 +267,16 @@ class _Step:
         except TimeoutError:
             if budget_s == self.rung.timeout_s:
                 raise ProviderError(f"{self.rung.provider} did not answer within its {budget_s:g} s") from None
-            raise SyncTimeout(f"{self.rung.provider} did not answer within {budget_s:.1f} s") from None
+            words = f"{self.rung.provider} did not answer within {budget_s:.1f} s"
+            if self.next_rung_s:
+                raise ProviderError(f"{words}, and the rest is for the next rung", retryable=False) from None
+            raise SyncTimeout(words) from None
 
     def _budget_s(self, *, after_s: float = 0.0) -> float:
         left_s = self.deadline - time.monotonic() - after_s
-        return attempt_budget_s(left_s, provider_timeout_s=self.rung.timeout_s, store_s=STORE_S)
+        return attempt_budget_s(
+            left_s, provider_timeout_s=self.rung.timeout_s, store_s=STORE_S, next_rung_s=self.next_rung_s
+        )
 
     # -- what the driver is given ------------------------------------------------------------------------------------
 
@@ -282,6 +345,13 @@ class _Step:
 def _unlink(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
+
+
+def _another_rung_may_help(failure: Failure, rung: Rung) -> bool:
+    """Not where the photo itself is at fault, nor a full disk; a refusal as the rung says."""
+    if isinstance(failure, ProviderRefused):
+        return rung.on_refusal == "next"
+    return not isinstance(failure, InvalidRequest | ImageTooLarge | UnsupportedMediaType | StorageFull)
 
 
 def _pause_s(failure: Failure, rung: Rung) -> float | None:

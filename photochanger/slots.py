@@ -17,7 +17,8 @@ FIRST_SLOTS = 15
 
 class Rung(BaseModel):
     """One step of a route. ``timeout_s``: the most one call may take, within the job's own budget. ``pause_s``: how
-    long to wait before another try where the provider does not say."""
+    long to wait before another try where the provider does not say. ``on_refusal``: whether the next rung may still
+    make a picture of what this one's model refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -27,6 +28,7 @@ class Rung(BaseModel):
     timeout_s: Annotated[float, Field(gt=0, le=60)] | None = None
     max_tries: Annotated[int, Field(ge=1, le=5)] = 2
     pause_s: Annotated[float, Field(ge=0, le=10)] = 0.5
+    on_refusal: Literal["next", "fail"] = "next"
 
 
 class Route(BaseModel):
