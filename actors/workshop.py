@@ -13,7 +13,7 @@ import dramatiq
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.middleware import Middleware
 
-from photochanger import access, jobs, logs, providers, retention, settings
+from photochanger import access, jobs, logs, providers, retention, settings, vault
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.failpoints import Failpoints
@@ -70,9 +70,11 @@ class Workshop(Middleware):
         self.storage = LocalStorage(self.config.media)
         if refusal := await settings.wrong_media_root(self.db, self.storage):
             return refusal
+        keys = master_keys(self.config)
+        if refusal := await vault.wrong_master_key(self.db, keys):
+            return refusal
         self.pool = ImagePool(self.config.image_processes)
         await self.pool.start()
-        keys = master_keys(self.config)
         self.router = Router(
             self.db,
             self.storage,

@@ -30,7 +30,13 @@ def http_address(value: str) -> str:
         ValueError: it is not one; a doubled ``https://https://`` was a real mistake.
     """
     parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "//" in parts.path or parts.query:
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or "//" in parts.path
+        or parts.query
+        or parts.fragment
+    ):
         raise ValueError("must be an http:// or https:// address")
     if parts.port == 0:  # reading it raises ValueError for one that is no port
         raise ValueError("port 0 is nowhere")

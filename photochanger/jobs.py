@@ -246,7 +246,8 @@ async def remember(
     """Keeps ``<provider>/<its own id>`` of what is being paid for, for whoever claims the job after a crash, and the
     price with the attempt that caused it; ``None`` when it is worth nothing any more."""
     await db.fetch(
-        "WITH billed AS (UPDATE attempt SET cost = greatest(cost, %(cost)s) WHERE id = %(attempt)s) "
+        "WITH billed AS (UPDATE attempt SET cost = greatest(cost, %(cost)s), request_id = "
+        "coalesce(split_part(%(reference)s, '/', 2), request_id) WHERE id = %(attempt)s) "
         "UPDATE job SET provider_job_reference = %(reference)s "
         "WHERE id = %(job_id)s AND claim_no = %(claim_no)s AND NOT is_finalized",
         {
@@ -273,7 +274,7 @@ responded AS (
     UPDATE attempt SET
         responded_at = coalesce((SELECT now FROM at), clock_timestamp()) - %(since_response_s)s * interval '1 second',
         model = %(model)s, cause = %(cause)s, detail = %(attempt_detail)s, finish_reason = %(finish_reason)s,
-        request_id = %(request_id)s, cost = greatest(cost, %(cost)s)
+        request_id = coalesce(%(request_id)s, request_id), cost = greatest(cost, %(cost)s)
     WHERE id = %(attempt)s AND responded_at IS NULL RETURNING id, job_id, responded_at, cause
 ), logged_response AS (
     INSERT INTO processing_log (job_id, at, event, detail)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from uuid import UUID
 
@@ -60,13 +61,13 @@ async def find(db: Database, media_id: str) -> Row | None:
     return rows[0] if rows else None
 
 
-async def revoke(db: Database, storage: Storage, job_id: UUID) -> int:
-    """Ends a job's media: their links answer 410 from now on, their files are deleted."""
+async def revoke(db: Database, storage: Storage, media_ids: Iterable[str]) -> int:
+    """Ends media: their links answer 410 from now on, their files are deleted."""
     rows = await db.fetch(
         "WITH gone AS MATERIALIZED (SELECT id, storage_key FROM media_object "
-        "WHERE job_id = %(job_id)s AND storage_key IS NOT NULL FOR UPDATE) "
+        "WHERE id = ANY(%(ids)s) AND storage_key IS NOT NULL FOR UPDATE) "
         "UPDATE media_object m SET storage_key = NULL, revoked_at = clock_timestamp() FROM gone WHERE m.id = gone.id "
         "RETURNING gone.storage_key",
-        {"job_id": job_id},
+        {"ids": list(media_ids)},
     )
     return await retention.delete(storage, [row["storage_key"] for row in rows], kind=MEDIA)

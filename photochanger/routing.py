@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from photochanger import jobs, logs, media, metrics, templates
+from photochanger import images, jobs, logs, media, metrics, templates
 from photochanger.db import RETRY_PAUSE_S, Database
 from photochanger.deadlines import attempt_budget_s
 from photochanger.failures import (
@@ -49,6 +49,10 @@ STORE_S = 1.0
 #: Seconds before another try where the provider answered quickly and without a picture: such answers cost about a
 #: second each, and the next one is usually right.
 NO_IMAGE_PAUSE_S = 0.2
+#: Seconds from one rung's end to the next one's beginning: its attempt is closed, the next is recorded.
+HAND_OVER_S = 0.25
+#: Seconds in which what is paid for may still be fetched.
+FETCH_S = 1.0
 #: Characters of a provider's words that are kept.
 MAX_DETAIL = 600
 
@@ -98,18 +102,23 @@ class Router:
         Raises:
             AttemptFailed: with the failure to end the job with.
         """
-        rungs = Route.model_validate(claim.route).rungs
+        # A newer version's slots may have fields that this one does not know.
+        rungs = Route.model_validate(claim.route, extra="ignore").rungs
         for number, (rung, following) in enumerate(zip(rungs, [*rungs[1:], None], strict=True)):
-            next_rung_s = await self.usual_of(following) if following else 0.0
-            step = _Step(self, claim, number, rung, deadline, result, next_rung_s)
+            usual_s = await self.usual_of(following) if following else 0.0
+            kept_s = usual_s + HAND_OVER_S if following else 0.0
+            step = _Step(self, claim, number, rung, deadline, result, kept_s)
             try:
                 return await step.tries()
             except NotOurs:
                 return None
-            except AttemptFailed as failed:
+            except Unavailable:
+                raise
+            except Exception as error:
+                failed = error if isinstance(error, AttemptFailed) else step.broken(error)
                 left_s = deadline - time.monotonic() - STORE_S
-                if following is None or left_s < next_rung_s or not _another_rung_may_help(failed.failure, rung):
-                    raise
+                if following is None or left_s < usual_s or not _another_rung_may_help(failed.failure, rung):
+                    raise failed from error
                 await step.give_up(failed, following)
             finally:
                 await asyncio.shield(step.clean())
@@ -138,9 +147,10 @@ class _Step:
     result: Path
     next_rung_s: float
     scratched: list[Path] = field(default_factory=list)
-    published: bool = False
+    published: list[str] = field(default_factory=list)
     reference: str | None = None
     attempt: int | None = None
+    sent: Path | None = None
 
     def __post_init__(self) -> None:
         provider, _, reference = (self.claim.reference or "").partition("/")
@@ -162,22 +172,33 @@ class _Step:
     async def tries(self) -> Served:
         """The first try that gives a picture. Another one is made where the cause may pass and the time still holds
         it."""
-        request = await self._request()
-        begun_late = self.claim.claim_no > 1 or self.number > 0
-        if begun_late and self.next_rung_s and self.reference is None and not self._fits(request, after_s=0.0):
-            raise AttemptFailed(SyncTimeout(f"No time was left for {self.rung.provider}"), attempt=None)
+        failed: AttemptFailed | None = None
         for number in range(1, self.rung.max_tries + 1):
+            request = await self._request()
+            if failed is not None and not self._fits(request):
+                raise AttemptFailed(failed.failure, attempt=None)
+            if number == 1 and self._too_late_to_begin(request):
+                raise AttemptFailed(SyncTimeout(f"No time was left for {self.rung.provider}"), attempt=None)
             try:
                 return await self._try(request)
-            except AttemptFailed as failed:
+            except AttemptFailed as error:
+                failed = error
                 pause_s = _pause_s(failed.failure, self.rung)
                 if failed.attempt is None or pause_s is None or number == self.rung.max_tries:
                     raise
                 if not self._fits(request, after_s=pause_s):
                     raise
                 await self._again(failed, pause_s)
-                request = await self._request()
         raise AssertionError("a rung is tried at least once")
+
+    def broken(self, error: Exception) -> AttemptFailed:
+        """What should not have been raised, as the failure of the attempt it came in."""
+        return AttemptFailed(_as_failure(error, self.rung.provider), attempt=self.attempt)
+
+    def _too_late_to_begin(self, request: Request) -> bool:
+        """Whether a rung that begins late, after a crash or another rung, should leave its time to the next."""
+        begun_late = self.claim.claim_no > 1 or self.number > 0
+        return begun_late and bool(self.next_rung_s) and self.reference is None and not self._fits(request)
 
     async def give_up(self, failed: AttemptFailed, following: Rung) -> None:
         """Closes the last attempt; the next rung takes over."""
@@ -192,8 +213,10 @@ class _Step:
             to=f"{following.provider}/{following.operation}",
         )
 
-    def _fits(self, request: Request, *, after_s: float) -> bool:
-        """Whether the time that is left then holds a call as it usually goes."""
+    def _fits(self, request: Request, *, after_s: float = 0.0) -> bool:
+        """Whether the time that is left then holds a call as it usually goes; what is paid for is only fetched."""
+        if self.reference is not None:
+            return self._budget_s(after_s=after_s) >= FETCH_S
         usual_s = self.provider.usual_for(self.rung.settings, request.access.options)
         return self._budget_s(after_s=after_s) >= min(usual_s, self.rung.timeout_s or usual_s)
 
@@ -203,7 +226,7 @@ class _Step:
             await asyncio.to_thread(_unlink, self.scratched)
         if self.published:
             with contextlib.suppress(Unavailable):  # they are dead with the job; a sweep deletes the files
-                await media.revoke(self.its.db, self.its.storage, self.claim.job_id)
+                await media.revoke(self.its.db, self.its.storage, self.published)
 
     async def _close(self, failed: AttemptFailed) -> None:
         if failed.attempt is not None:
@@ -238,6 +261,8 @@ class _Step:
         if attempt is None:
             raise NotOurs
         self.attempt = attempt
+        if self.reference is not None:
+            await self._remember(self.reference)
         budget_s = self._budget_s()
         logs.event("job.dispatched", provider=name, operation=self.rung.operation, budget_s=round(budget_s, 2))
         began = time.monotonic()
@@ -266,8 +291,10 @@ class _Step:
                 return await self.provider.transform(request, budget_s)
         except TimeoutError:
             if budget_s == self.rung.timeout_s:
-                raise ProviderError(f"{self.rung.provider} did not answer within its {budget_s:g} s") from None
-            words = f"{self.rung.provider} did not answer within {budget_s:.1f} s"
+                raise ProviderError(
+                    f"There was no picture from {self.rung.provider} within its {budget_s:g} s"
+                ) from None
+            words = f"There was no picture from {self.rung.provider} within {budget_s:.1f} s"
             if self.next_rung_s:
                 raise ProviderError(f"{words}, and the rest is for the next rung", retryable=False) from None
             raise SyncTimeout(words) from None
@@ -285,6 +312,7 @@ class _Step:
         try:
             access = await self._patiently(lambda: self.its.access(self.provider))
             files = await self._patiently(lambda: templates.files(self.its.db, self.its.storage, self.rung.settings))
+            await self._prepare()
         except Unavailable:
             raise
         except Failure as failure:
@@ -293,7 +321,6 @@ class _Step:
             operation=self.rung.operation,
             settings=self.rung.settings,
             photo=self.its.storage.path(self.claim.payload_path),
-            photo_mime=self.claim.payload_mime,
             max_pixels=self.claim.max_pixels,
             result=self.result,
             run_guarded=self._guarded,
@@ -303,7 +330,21 @@ class _Step:
             remember=self._remember,
             reference=self.reference,
             templates=files,
+            sent=self.sent,
         )
+
+    async def _prepare(self) -> None:
+        """Writes the photo as it is sent away, once: upright, stripped, scaled to ``send_edge``, a JPEG."""
+        if self.sent is not None or self.reference is not None or "send_edge" not in self.rung.settings:
+            return
+        sent = self._scratch()
+        photo = self.its.storage.path(self.claim.payload_path)
+        edge = self.rung.settings["send_edge"]
+        try:
+            await self._guarded(images.prepare, photo, sent, self.claim.max_pixels, edge)
+        except TimeoutError:
+            raise SyncTimeout("The photo was not made ready to be sent in time") from None
+        self.sent = sent
 
     async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
         """``read()``, again and again while PostgreSQL is away and the job still has time."""
@@ -333,7 +374,7 @@ class _Step:
         )
         if media_id is None:
             raise NotOurs
-        self.published = True
+        self.published.append(media_id)
         return f"{access.public_base_url}/public/media/{media_id}"
 
     async def _remember(self, reference: str | None, *, cost: float = 0.0) -> None:

@@ -23,6 +23,8 @@ T = TypeVar("T")
 #: Seconds a process may act on settings and slots it read before; a change is everywhere within two.
 FRESH_S = 1.0
 HOUR_S = 3600
+#: Settings that no command and no API shows or changes as they stand.
+SERVERS_OWN = ("ingest_passwords", "media_marker", "master_key_checks")
 #: Seconds a request waits for a fresh value where there is an older one: a 503 comes within two in all.
 PATIENCE_S = 0.25
 
@@ -53,6 +55,7 @@ class Settings(BaseModel):
     allowed_private_hosts: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")]] = []
     ingest_passwords: list[PasswordHash] = []
     media_marker: str | None = None
+    master_key_checks: dict[str, str] = {}
 
     @field_validator("public_base_url")
     @classmethod
@@ -60,7 +63,8 @@ class Settings(BaseModel):
         if not value:
             return None
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or "://" in parts.path:
+        behind = parts.path.strip("/") or parts.query or parts.fragment or "//" in parts.path
+        if parts.scheme not in ("http", "https") or not parts.hostname or behind or "@" in parts.netloc:
             raise ValueError("must be like https://photos.example.com, with nothing behind the host")
         if parts.port == 0:  # reading it raises ValueError for one that is no port
             raise ValueError("port 0 is nowhere")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import os
 import re
 import secrets
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,20 +25,16 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SIGNATURE_BYTES = 20
 
 
-#: Seconds between two looks for a key id that is not known: a guessed one must not cost a read of the file each.
-AGAIN_S = 1.0
-
-
 @dataclass
 class MasterKeys:
     """Master keys by id, newest first; never in the database or a backup.
 
-    ``again`` reads them anew: another process may have added one since.
+    ``file``: where they were read from, if anywhere; another process may add one there.
     """
 
     keys: dict[str, bytes] = field(repr=False)
-    again: Callable[[], dict[str, bytes]] | None = field(default=None, compare=False, repr=False)
-    _read_at: float = field(default=float("-inf"), compare=False, repr=False)
+    file: Path | None = field(default=None, compare=False)
+    _seen: tuple[int, int] | None = field(default=None, compare=False, repr=False)
 
     @property
     def newest(self) -> str:
@@ -48,10 +44,12 @@ class MasterKeys:
     def derived(self, purpose: str, key_id: str) -> bytes | None:
         """The 256-bit key for ``purpose`` under one master key (HKDF-Expand, RFC 5869, one block); ``None`` when
         there is no such master key."""
-        if key_id not in self.keys and self.again is not None and time.monotonic() - self._read_at > AGAIN_S:
-            self._read_at = time.monotonic()
+        if key_id not in self.keys and self.file is not None:
             with contextlib.suppress(ConfigError, OSError):  # then what is known stays
-                self.keys = self.again()
+                now = self.file.stat()
+                if self._seen != (now.st_mtime_ns, now.st_ino):  # a guessed id does not cost a read each
+                    self.keys = _read(self.file)
+                    self._seen = (now.st_mtime_ns, now.st_ino)
         master = self.keys.get(key_id)
         return hmac.digest(master, purpose.encode() + b"\x01", "sha256") if master is not None else None
 
@@ -75,11 +73,12 @@ def master_keys(config: Config) -> MasterKeys:
     else:
         with os.fdopen(descriptor, "w") as file:
             file.write(_line("k1"))
-    return MasterKeys(_read(path), lambda: _read(path))
+    return MasterKeys(_read(path), path)
 
 
 def add_master_key(config: Config) -> MasterKeys:
-    """Puts a new key before those in ``master.key``; the older ones stay, for what they have signed and sealed.
+    """Puts a new key before those in ``master.key``; the older ones stay, for what they have signed and sealed. Call it
+    inside ``rotating``.
 
     Raises:
         ConfigError: the keys come from the environment, where we cannot add one.
@@ -89,13 +88,33 @@ def add_master_key(config: Config) -> MasterKeys:
     path = _file(config)
     known = master_keys(config).keys
     number = 1 + max((int(key_id[1:]) for key_id in known if re.fullmatch(r"k[0-9]{1,9}", key_id)), default=0)
-    whole = path.with_name(f"{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    whole = path.with_name(f"{path.name}.new")
+    with os.fdopen(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(_line(f"k{number}") + path.read_text())
         file.flush()
         os.fsync(file.fileno())
     os.replace(whole, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # before anything is sealed under the new key
+    finally:
+        os.close(folder)
     return master_keys(config)
+
+
+@contextlib.contextmanager
+def rotating(config: Config) -> Iterator[None]:
+    """One rotation at a time in a home: two at once would each lose the other's key.
+
+    Raises:
+        ConfigError: another one runs.
+    """
+    with (config.home / "master.key.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError("another rotation runs; wait for its end") from None
+        yield
 
 
 def _file(config: Config) -> Path:

@@ -7,14 +7,17 @@ opens nothing. Rotating the master keys seals the small data keys anew; the secr
 
 from __future__ import annotations
 
+import hashlib
 import os
 from uuid import UUID, uuid4
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from photochanger import settings
+from photochanger.config import ConfigError
 from photochanger.db import Database, Row
-from photochanger.failures import InternalError
+from photochanger.failures import InternalError, Unavailable
 from photochanger.tokens import MasterKeys
 
 PURPOSE = "vault"
@@ -22,9 +25,56 @@ _NONCE_BYTES = 12
 _KEY_BYTES = 32
 
 
+async def wrong_master_key(db: Database, keys: MasterKeys) -> str | None:
+    """Why this process must not seal or open anything: its master keys are not the ones this database belongs to.
+    While the database is away there is nothing to compare with."""
+    try:
+        checks = (await settings.load(db)).master_key_checks
+    except Unavailable:
+        return None
+    if not checks or any(_check(keys, key_id) == check for key_id, check in checks.items()):
+        return None
+    return (
+        "The master keys here are not the ones this database's secrets are sealed with: "
+        "give this process the installation's PHOTOCHANGER_HOME or PHOTOCHANGER_MASTER_KEY "
+        "(if they are lost for good: photochanger secrets reset)"
+    )
+
+
+async def reset(db: Database, keys: MasterKeys) -> int:
+    """Forgets every stored key and whose master keys they were sealed with; how many. For lost master keys."""
+    rows = await db.fetch("DELETE FROM provider_secret RETURNING id")
+    await settings.save(db, {"master_key_checks": {}})
+    await adopt_master_keys(db, keys)
+    return len(rows)
+
+
+async def adopt_master_keys(db: Database, keys: MasterKeys) -> None:
+    """Makes the newest master key known as this database's own.
+
+    Raises:
+        ConfigError: the database belongs to others.
+    """
+    if refusal := await wrong_master_key(db, keys):
+        raise ConfigError(refusal)
+    checks = (await settings.load(db)).master_key_checks
+    if keys.newest not in checks:
+        await settings.save(db, {"master_key_checks": {**checks, keys.newest: _check(keys, keys.newest)}})
+
+
+def _check(keys: MasterKeys, key_id: str) -> str | None:
+    """What tells a master key from another of the same id, and nothing else about it."""
+    derived = keys.derived("check", key_id)
+    return hashlib.sha256(derived).hexdigest()[:32] if derived is not None else None
+
+
 async def store(db: Database, keys: MasterKeys, provider: str, secret: str) -> None:
-    """Seals ``secret`` as the provider's key, over the one that was there. Every process uses it from its next call
-    on."""
+    """Seals ``secret`` as the provider's key, over the one that was there. Every process uses it from its next call on.
+
+    Raises:
+        ConfigError: the master keys here are not this database's.
+    """
+    await adopt_master_keys(db, keys)
     row_id = uuid4()
     data_key = os.urandom(_KEY_BYTES)
     key_id = keys.newest
@@ -75,7 +125,11 @@ async def rotate(db: Database, keys: MasterKeys) -> int:
     """Seals every data key under the newest master key; how many were not yet.
 
     One row at a time, so that it may be stopped and started again anywhere; a key that is stored meanwhile wins.
+
+    Raises:
+        ConfigError: the master keys here are not this database's.
     """
+    await adopt_master_keys(db, keys)
     count = 0
     rows = await db.fetch(
         "SELECT id, provider, key_id, wrapped_key FROM provider_secret WHERE key_id <> %(newest)s ORDER BY id",
@@ -123,6 +177,6 @@ def _seal(key: bytes, plain: bytes, bound: bytes) -> bytes:
 def _open(key: bytes, sealed: bytes, bound: bytes, provider: str) -> bytes:
     try:
         return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound)
-    except InvalidTag:
+    except (InvalidTag, ValueError):
         words = f"The stored key of {provider} cannot be opened: its row or its master key was changed"
         raise InternalError(words) from None

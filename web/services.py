@@ -8,7 +8,7 @@ from uuid import UUID
 
 import falcon.asgi
 
-from photochanger import network, settings, slots
+from photochanger import network, settings, slots, vault
 from photochanger.config import Config, ConfigError
 from photochanger.db import Database
 from photochanger.settings import Fresh, Settings
@@ -33,7 +33,7 @@ class Services:
         self.waiting = Waiting(self.db, self.storage, ring=not config.no_notify)
         self.password = IngestPassword()
         self._network_address = network.address_of(config.host)
-        keys = master_keys(config)
+        self._keys = keys = master_keys(config)
         self.result_links = Links(keys, "result")
         self.status_links = Links(keys, "status")
         self.cancel_links = Links(keys, "cancel")
@@ -47,6 +47,8 @@ class Services:
 
     async def open(self) -> None:
         if refusal := await settings.wrong_media_root(self.db, self.storage):
+            raise ConfigError(refusal)
+        if refusal := await vault.wrong_master_key(self.db, self._keys):
             raise ConfigError(refusal)
         self.waiting.start()
 

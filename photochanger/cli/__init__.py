@@ -254,14 +254,15 @@ async def _queue(arguments: argparse.Namespace, settings: Config, url: str) -> i
 
 async def _settings(arguments: argparse.Namespace, settings: Config, url: str) -> int:
     from photochanger import settings as app_settings
+    from photochanger.settings import SERVERS_OWN
 
     async with _opened(url) as db:
         changes = {}
         for change in arguments.changes:
             name, separator, value = change.partition("=")
-            if not separator or name in ("ingest_passwords", "media_marker"):
+            if not separator or name in SERVERS_OWN:
                 raise ConfigError(f"{change}: write name=value; passwords have commands of their own")
             changes[name] = _json(name, value)
         saved = await app_settings.save(db, changes) if changes else await app_settings.load(db)
-    print(saved.model_dump_json(indent=2, exclude={"ingest_passwords", "media_marker"}))
+    print(saved.model_dump_json(indent=2, exclude=set(SERVERS_OWN)))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from photochanger import accounts, settings, slots, tokens
+from photochanger import accounts, settings, slots, tokens, vault
 from photochanger.config import Config, ConfigError
 from photochanger.db import Database
 from photochanger.storage.local import LocalStorage
@@ -23,7 +23,7 @@ async def prepare(config: Config) -> Shown:
     assert config.database_url is not None
     db = Database(config.database_url, connections=2, application_name="photochanger up")
     try:
-        tokens.master_keys(config)
+        await vault.adopt_master_keys(db, tokens.master_keys(config))
         await slots.create_first(db)
         storage = LocalStorage(config.media)
         marker = storage.prepare()

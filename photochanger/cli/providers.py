@@ -22,17 +22,21 @@ def add_parsers(commands: Any) -> None:
     store.add_argument("provider")
     forget = actions.add_parser("forget", help="delete a provider's stored key")
     forget.add_argument("provider")
+    actions.add_parser("reset", help="master keys are lost for good: forget every stored key and begin with new ones")
     actions.add_parser("rotate", help="make a new master key and seal every stored key under it")
     public = commands.add_parser("public-url", help="set this server's address on the internet, and try it")
     public.add_argument("url", nargs="?", help="like https://photos.example.com (default: the one that is set)")
 
 
 async def secrets(arguments: argparse.Namespace, config: Config, db: Database) -> int:
-    """Lists, stores, forgets, or rotates."""
+    """Lists, stores, forgets, rotates, or begins anew."""
     from photochanger import tokens, vault
 
     if arguments.action == "rotate":
         return await _rotate(config, db)
+    if arguments.action == "reset":
+        print(f"{await vault.reset(db, tokens.master_keys(config))} stored keys are forgotten; store them again")
+        return 0
     if arguments.action == "list":
         stored = {row["provider"]: row for row in await vault.listing(db)}
         for name in _with_key():
@@ -74,14 +78,16 @@ async def _rotate(config: Config, db: Database) -> int:
     """A rotation that was cut short is finished before another one is begun."""
     from photochanger import tokens, vault
 
-    keys = tokens.master_keys(config)
-    if await vault.pending(db, keys):
-        print("An earlier rotation was cut short; finishing it")
-    else:
-        if config.master_key is None:
-            keys = tokens.add_master_key(config)
-        print(f"The newest master key is {keys.newest}")
-    print(f"{await vault.rotate(db, keys)} stored keys are sealed under {keys.newest} now")
+    with tokens.rotating(config):
+        keys = tokens.master_keys(config)
+        await vault.adopt_master_keys(db, keys)
+        if await vault.pending(db, keys):
+            print("An earlier rotation was cut short; finishing it")
+        else:
+            if config.master_key is None:
+                keys = tokens.add_master_key(config)
+            print(f"The newest master key is {keys.newest}")
+        print(f"{await vault.rotate(db, keys)} stored keys are sealed under {keys.newest} now")
     older = [key_id for key_id in keys.keys if key_id != keys.newest]
     if older:
         print(f"Keep {', '.join(older)} for as long as links signed with it are to work; running servers sign with the")

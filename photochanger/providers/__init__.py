@@ -22,8 +22,9 @@ from photochanger.failures import ImageTooLarge, InvalidImage, ProviderBadOutput
 
 #: What our own encoder writes for a guest.
 Output = Literal["image/jpeg", "image/png", "image/webp"]
+_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 #: A template's id in an operation's settings; forms draw a picker for it.
-TemplateId = Annotated[str, Field(pattern="^[0-9a-f-]{36}$", json_schema_extra={"format": "template"})]
+TemplateId = Annotated[str, Field(pattern=_UUID, json_schema_extra={"format": "template"})]
 #: An amount of money, in the currency the provider bills in.
 Price = Annotated[float, Field(ge=0)]
 
@@ -114,9 +115,10 @@ class Template:
 class Request:
     """One photo to transform.
 
-    ``photo`` is the file as it was uploaded (untrusted: decode it only through ``run_guarded``); ``result`` is where
-    the picture is to be written, on the store's own file system; ``scratch`` names a fresh temporary file there,
-    deleted after the call. ``templates`` are pictures by the setting that names them.
+    ``photo`` is the file as it was uploaded (untrusted: decode it only through ``run_guarded``), ``sent_photo`` what an
+    operation with the setting ``send_edge`` sends away; ``result`` is where the picture is to be written, on the
+    store's own file system; ``scratch`` names a fresh temporary file there, deleted after the call. ``templates`` are
+    pictures by the setting that names them.
 
     ``publish`` gives a scratch file of a MIME type a temporary public URL. ``remember`` saves the provider's own id
     of what it is being paid for, and the price; after a crash, or in another try, it comes back as ``reference`` until
@@ -126,7 +128,6 @@ class Request:
     operation: str
     settings: Mapping[str, Any]
     photo: Path
-    photo_mime: str
     max_pixels: int
     result: Path
     run_guarded: RunGuarded
@@ -136,6 +137,13 @@ class Request:
     remember: Remember
     reference: str | None = None
     templates: Mapping[str, Sequence[Template]] = field(default_factory=dict)
+    sent: Path | None = None
+
+    @property
+    def sent_photo(self) -> Path:
+        """The photo as it may leave this machine: upright, stripped, scaled to ``send_edge``, a JPEG."""
+        assert self.sent is not None, f"{self.operation} has no setting send_edge"
+        return self.sent
 
 
 @dataclass(frozen=True)
@@ -208,17 +216,6 @@ def registry() -> Mapping[str, Provider]:
 
 
 # -- what drivers share ----------------------------------------------------------------------------------------------
-
-
-async def sent_photo(request: Request) -> Path:
-    """The photo as it leaves this machine: upright, stripped, scaled to ``send_edge``, a JPEG.
-
-    Raises:
-        InvalidImage, ImageTooLarge: the photo's fault.
-    """
-    target = request.scratch()
-    await request.run_guarded(images.prepare, request.photo, target, request.max_pixels, request.settings["send_edge"])
-    return target
 
 
 async def finished(request: Request, raw: Path, **said: Any) -> Picture:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import math
+import os
+import re
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -40,7 +42,6 @@ from photochanger.providers import (
     TemplateId,
     finished,
     saved,
-    sent_photo,
 )
 from photochanger.providers.wire import Bounded, unreached
 
@@ -200,16 +201,15 @@ class Gemini:
         return [f"{settings['model']} is about to be retired by Google"] if model and model.retiring else []
 
     async def transform(self, request: Request, budget_s: float) -> Picture:
-        photo = await sent_photo(request)
+        photo = request.sent_photo
         pictures = [(photo, "image/jpeg")] + [
             (template.path, template.mime) for group in request.templates.values() for template in group
         ]
         async with self._client(request) as client, self._parts(client, request, pictures) as parts:
             model = request.settings["model"]
+            contents, config = [*parts, request.settings["prompt"]], _config(request, budget_s)
             try:
-                answer = await client.aio.models.generate_content(
-                    model=model, contents=[*parts, request.settings["prompt"]], config=_config(request, budget_s)
-                )
+                answer = await client.aio.models.generate_content(model=model, contents=contents, config=config)
             except Exception as error:
                 raise _translated(error) from error
         data, said = _picture(answer, request.access.options.models.get(model) or GeminiModel(), model)
@@ -233,8 +233,9 @@ class Gemini:
             if self._open is None or self._open.made_for != wanted:
                 genai = await asyncio.to_thread(importlib.import_module, "google.genai")
                 replaced, self._open = self._open, _Client(_connect(genai, wanted), wanted)
-                if replaced is not None and not replaced.users:
-                    self._do_behind(replaced.aio.aclose())
+                if replaced is not None:
+                    replaced.users += 1
+                    self._release(replaced)
             ours = self._open
             ours.users += 1
         try:
@@ -248,7 +249,7 @@ class Gemini:
         if client is not self._open and not client.users:
             self._do_behind(client.aio.aclose())
 
-    async def _delete(self, client: _Client, uploads: Sequence[asyncio.Task[Any]]) -> None:
+    async def _tidy(self, client: _Client, uploads: Sequence[asyncio.Task[Any]]) -> None:
         try:
             await _delete(client.aio, uploads)
         finally:
@@ -282,12 +283,10 @@ class Gemini:
                 file = await _active(client.aio, await asyncio.shield(uploads[-1]))
                 parts.append(types.Part.from_uri(file_uri=file.uri, mime_type=mime))
             yield parts
-        except httpx.HTTPError as error:
-            raise unreached("Gemini", error) from error
         finally:
             if uploads:
                 client.users += 1
-                self._do_behind(self._delete(client, uploads))
+                self._do_behind(self._tidy(client, uploads))
 
 
 @dataclass
@@ -305,7 +304,9 @@ def _connect(genai: Any, wanted: tuple[str, str, str]) -> Any:
         # Our own transport makes the SDK take httpx, bounds its answers and leaves it nothing to retry.
         async_client_args={"transport": Bounded(), "follow_redirects": False},
     )
-    return genai.Client(api_key=key, http_options=options).aio
+    # The environment must not change whom it speaks to, or through what.
+    os.environ["GOOGLE_GENAI_HTTP_CLIENT"] = "httpx"
+    return genai.Client(vertexai=False, api_key=key, http_options=options).aio
 
 
 def _config(request: Request, budget_s: float) -> Any:
@@ -433,7 +434,7 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, errors.APIError):
         return _refusal(error.code or 0, str(error.status or ""), str(error.message or ""), _details(error.details))
     if isinstance(error, ValueError | KeyError | TypeError | AttributeError):  # it could not read what came
-        return ProviderBadOutput(f"Gemini sent an answer that cannot be read: {type(error).__name__}")
+        return ProviderBadOutput(f"Gemini sent an answer that cannot be read: {type(error).__name__}: {error}")
     return error
 
 
@@ -457,7 +458,7 @@ def _refusal(code: int, status: str, message: str, details: Sequence[Mapping[str
 def _quota(words: str, details: Sequence[Mapping[str, Any]]) -> ProviderQuota:
     """A minute's quota says when it is free again; a day's, or a limit of nothing, does not come back in time."""
     kinds = {str(one.get("@type", "")).rpartition(".")[2]: one for one in details}
-    violations = kinds.get("QuotaFailure", {}).get("violations", [])
+    violations = kinds.get("QuotaFailure", {}).get("violations") or []
     names = [str(one.get("quotaId") or one.get("quotaMetric") or "") for one in violations if isinstance(one, dict)]
     spent = any("PerDay" in name for name in names) or any(
         str(one.get("quotaValue")) == "0" for one in violations if isinstance(one, dict)
@@ -473,7 +474,5 @@ def _quota(words: str, details: Sequence[Mapping[str, Any]]) -> ProviderQuota:
 
 def _seconds(duration: Any) -> float | None:
     """protobuf's JSON form of a duration: ``"23s"``, ``"1.5s"``."""
-    try:
-        return float(str(duration).removesuffix("s")) if duration else None
-    except ValueError:
-        return None
+    match = re.fullmatch(r"([0-9]{1,9}(\.[0-9]{1,9})?)s", str(duration))
+    return float(match[1]) if match else None

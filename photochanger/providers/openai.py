@@ -34,7 +34,6 @@ from photochanger.providers import (
     TemplateId,
     finished,
     saved,
-    sent_photo,
 )
 from photochanger.providers.wire import client, json_object, retry_after_s, unreached
 
@@ -130,7 +129,7 @@ class OpenAI:
         return []
 
     async def transform(self, request: Request, budget_s: float) -> Picture:
-        files = [("image[]", ("photo.jpg", await _bytes(await sent_photo(request)), "image/jpeg"))]
+        files = [("image[]", ("photo.jpg", await _bytes(request.sent_photo), "image/jpeg"))]
         for number, template in enumerate(request.templates.get("templates", ()), 1):
             extension = template.mime.removeprefix("image/")
             files.append(("image[]", (f"template-{number}.{extension}", await _bytes(template.path), template.mime)))
@@ -214,12 +213,14 @@ def _failure(response: httpx.Response, answer: Mapping[str, Any], request_id: st
     facts: dict[str, Any] = {"finish_reason": code or None, "request_id": request_id}
     if code in ("moderation_blocked", "content_policy_violation"):
         return ProviderRefused(f"OpenAI refused the photo or the prompt: {words}", **facts)
+    if code in ("insufficient_quota", "billing_hard_limit_reached"):
+        return ProviderQuota(f"OpenAI's quota is used up: {words}", **facts)
     if response.status_code in (401, 403):
         return ProviderAuth(f"OpenAI does not accept the key: {words}", **facts)
     if response.status_code == 429:
-        hint = None if code in ("insufficient_quota", "billing_hard_limit_reached") else retry_after_s(response.headers)
-        return ProviderQuota(f"OpenAI's quota is used up: {words}", retry_after_s=hint, **facts)
+        hint = retry_after_s(response.headers)
+        return ProviderQuota(f"OpenAI takes no more calls just now: {words}", retry_after_s=hint, **facts)
     if response.status_code in (400, 404, 413, 415, 422):
         field = f" ({error['param']})" if error.get("param") else ""
-        return InvalidSettings(f"OpenAI does not accept these settings{field}: {words}")
+        return InvalidSettings(f"OpenAI does not accept these settings{field}: {words} (request {request_id})")
     return ProviderError(f"OpenAI failed: {words}", **facts)

@@ -32,13 +32,19 @@ from photochanger.providers import (
     SentPictureSettings,
     TemplateId,
     finished,
-    sent_photo,
 )
-from photochanger.providers.wire import MAX_TALK_BYTES, client, download, json_object, retry_after_s, unreached
+from photochanger.providers.wire import (
+    MAX_TALK_BYTES,
+    STALLED,
+    TIMEOUT,
+    client,
+    download,
+    json_object,
+    retry_after_s,
+    unreached,
+)
 
 _INPUT = frozenset({"image/jpeg", "image/png", "image/webp"})
-#: Polls in a row that may fail before the call does: what was paid for is not given up for one broken connection.
-MAX_BROKEN_POLLS = 5
 
 
 class TurbotextOptions(Options):
@@ -121,14 +127,16 @@ class Turbotext:
         method = _METHODS[request.operation]
         queue_id = request.reference or await self._create(request, method)
         try:
-            address = _address(await self._result(request, method, queue_id))
+            address = await self._result(request, method, queue_id, until)
             raw = request.scratch()
-            await self._fetch(request, address, raw, until)
-            return await finished(request, raw, request_id=queue_id, model=method)
+            try:
+                await self._fetch(request, address, raw, until)
+                return await finished(request, raw, request_id=queue_id, model=method)
+            except ProviderBadOutput:
+                await request.remember(None)  # fetching it again would give the same
+                raise
         except ProviderFailure as failure:
             failure.request_id, failure.model = queue_id, method
-            if isinstance(failure, ProviderBadOutput):
-                await request.remember(None)  # asking for it again would give the same
             raise
 
     async def close(self) -> None:
@@ -137,7 +145,7 @@ class Turbotext:
             self._http = None
 
     async def _create(self, request: Request, method: str) -> str:
-        photo_url = await request.publish(await sent_photo(request), "image/jpeg")
+        photo_url = await request.publish(request.sent_photo, "image/jpeg")
         fields = await _fields(request, photo_url)
         answer = await self._ask(request, method, {"do": "create_queue", **fields})
         queue_id = answer.get("queueid")
@@ -146,22 +154,27 @@ class Turbotext:
         await request.remember(str(queue_id), cost=request.access.options.prices.get(request.operation, 0.0))
         return str(queue_id)
 
-    async def _result(self, request: Request, method: str, queue_id: str) -> Mapping[str, Any]:
-        """Asks until the work is done; the budget ends it otherwise."""
-        broken = 0
+    async def _result(self, request: Request, method: str, queue_id: str, until: float) -> str:
+        """Asks until the picture is there: its address. What is paid for is not given up for broken connections,
+        overloads or answers that say nothing; shortly before ``until`` (loop time) the last of them is the cause."""
+        poll_s: float = request.access.options.poll_s
         while True:
+            pause_s = poll_s
+            waiting: ProviderFailure | None = None
             try:
-                answer = await self._ask(request, method, {"do": "get_result", "queueid": queue_id})
-                broken = 0
+                answer = await self._ask(request, method, {"do": "get_result", "queueid": queue_id}, timeout=STALLED)
+                if answer.get("action") != "reconnect":
+                    if address := _address(answer):
+                        return address
+                    waiting = ProviderBadOutput("Turbotext says it is done, but not where the picture is")
             except (ProviderError, ProviderQuota, ProviderBadOutput) as error:
-                broken += 1
-                if broken >= MAX_BROKEN_POLLS:  # not what was paid for is worthless, only these answers
-                    raise ProviderError(error.detail) from error
-                await asyncio.sleep(error.retry_after_s or request.access.options.poll_s)
-                continue
-            if answer.get("action") != "reconnect":
-                return answer
-            await asyncio.sleep(request.access.options.poll_s)
+                if not error.retryable:
+                    raise
+                waiting, pause_s = error, error.retry_after_s or poll_s
+            left_s = until - asyncio.get_running_loop().time()
+            if waiting is not None and left_s < 2 * poll_s:
+                raise waiting
+            await asyncio.sleep(min(pause_s, max(left_s - poll_s, poll_s)))
 
     async def _fetch(self, request: Request, url: str, raw: Path, until: float) -> None:
         """Downloads the result; one that is not there yet may come while the budget lasts (``until``, loop time)."""
@@ -176,7 +189,9 @@ class Turbotext:
                     raise  # rather than be cut off: the cause is kept
                 await asyncio.sleep(access.options.poll_s)
 
-    async def _ask(self, request: Request, method: str, fields: Mapping[str, str]) -> dict[str, Any]:
+    async def _ask(
+        self, request: Request, method: str, fields: Mapping[str, str], *, timeout: httpx.Timeout = TIMEOUT
+    ) -> dict[str, Any]:
         """One POST; the JSON object it answers with."""
         if self._http is None:
             self._http = client(MAX_TALK_BYTES)
@@ -185,6 +200,7 @@ class Turbotext:
                 f"{request.access.options.base_url}/{method}",
                 data=fields,
                 headers={"Authorization": f"Bearer {request.access.key}"},
+                timeout=timeout,
             )
         except httpx.HTTPError as error:
             raise unreached("Turbotext", error) from error
@@ -234,11 +250,11 @@ async def _fields(request: Request, photo_url: str) -> dict[str, str]:
     return {"url": template_url, "url_image_target": photo_url, "face_restore": str(settings["face_restore"])}
 
 
-def _address(answer: Mapping[str, Any]) -> str:
-    """Where the finished picture lies.
+def _address(answer: Mapping[str, Any]) -> str | None:
+    """Where the finished picture lies; ``None`` where the answer does not say.
 
     Raises:
-        ProviderRefused, ProviderError, ProviderBadOutput: there is none.
+        ProviderRefused, ProviderError: there will be none.
     """
     data = answer.get("data")
     if isinstance(data, dict) and data.get("forbidden_content"):
@@ -246,9 +262,7 @@ def _address(answer: Mapping[str, Any]) -> str:
     if answer.get("success") is not True:
         raise _declined(answer)
     url = answer.get("uploaded_image")
-    if not isinstance(url, str) or not url:
-        raise ProviderBadOutput("Turbotext says it is done, but not where the picture is")
-    return url
+    return url if isinstance(url, str) and url else None
 
 
 def _declined(answer: Mapping[str, Any]) -> ProviderError:

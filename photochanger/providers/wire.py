@@ -7,6 +7,7 @@ failed, not a worker that did.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import socket
@@ -27,9 +28,13 @@ MAX_PICTURE_BYTES = 40 * 1024**2
 #: Bytes of an answer that carries no picture.
 MAX_TALK_BYTES = 1024**2
 CONNECT_S = 5.0
+#: Seconds without a byte after which what may be asked again is asked again: a poll, a download.
+STALL_S = 5.0
 CHUNK_BYTES = 1024**2
 #: The budget cuts a call, nothing else: a limit of a driver's own once beat the deadline and explained nothing.
 TIMEOUT = httpx.Timeout(None, connect=CONNECT_S)
+#: For what costs nothing to ask again.
+STALLED = httpx.Timeout(STALL_S, connect=CONNECT_S)
 
 
 class AnswerTooLarge(httpx.TransportError):
@@ -89,6 +94,7 @@ def unreached(provider: str, error: httpx.HTTPError) -> ProviderError | Provider
     words: dict[type[httpx.HTTPError], str] = {
         httpx.ConnectTimeout: f"could not be reached within {CONNECT_S:g} s",
         httpx.ConnectError: "could not be reached",
+        httpx.ReadTimeout: f"said nothing for {STALL_S:g} s",
         httpx.ReadError: "broke the connection off",
         httpx.RemoteProtocolError: "broke its answer off",
     }
@@ -129,15 +135,21 @@ def may_connect(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
-        if inner is None and (ip in _NAT64 or ip in _COMPATIBLE):
+        if inner is None and (ip in _NAT64 or int(ip) >> 32 & 0xFDFFFFFF == _ISATAP):
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return may_connect(str(inner))
+        if ip not in _GLOBAL_UNICAST or ip in _DOCUMENTATION:
+            return False
     return ip.is_global and not ip.is_multicast
 
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_COMPATIBLE = ipaddress.ip_network("::/96")
+#: The only part of IPv6 that is given out for the internet (RFC 4291, 2.4), less RFC 9637's examples.
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+_DOCUMENTATION = ipaddress.ip_network("3fff::/20")
+#: Bits 64 to 95 of an address that wraps an IPv4 one by RFC 5214, with or without its "universal" bit.
+_ISATAP = 0x00005EFE
 
 
 class _Guard(httpcore.AsyncNetworkBackend):
@@ -159,12 +171,17 @@ class _Guard(httpcore.AsyncNetworkBackend):
             return await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError:
+            raise Refused("The provider gave an address whose host is none") from None
         except OSError as error:
             raise httpcore.ConnectError(f"{host} has no address: {error}") from error
         addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
         if inner := [address for address in addresses if not may_connect(address)]:
             raise Refused(f"{host} leads to {inner[0]}, which is not on the public internet")
-        return await self._inner.connect_tcp(addresses[0], port, timeout, local_address, socket_options)
+        for address in addresses[:-1]:  # one family may lead nowhere
+            with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+        return await self._inner.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
@@ -192,7 +209,7 @@ async def download(
     try:
         async with httpcore.AsyncConnectionPool(network_backend=_Guard(private)) as pool:
             headers = [("Host", origin), ("Accept-Encoding", "identity"), ("Accept", "image/*")]
-            timeouts = {"timeout": {"connect": CONNECT_S}}
+            timeouts = {"timeout": {"connect": CONNECT_S, "read": STALL_S}}
             async with pool.stream("GET", url.encode(), headers=headers, extensions=timeouts) as response:
                 _expect_picture(response, max_bytes)
                 await _write(response, target, max_bytes)

@@ -17,7 +17,7 @@ from photochanger import failures, settings, templates
 from photochanger.db import Database
 from photochanger.failures import BY_CODE, Failure
 from photochanger.failures import FieldError as WrongField
-from photochanger.settings import Settings
+from photochanger.settings import SERVERS_OWN, Settings
 from photochanger.slots import first_slots
 from photochanger.storage.local import LocalStorage
 from spec import drift
@@ -224,9 +224,9 @@ def test_every_first_slot_is_a_slot_by_the_schema() -> None:
 
 
 def test_the_default_settings_are_settings_by_the_schema_and_nothing_secret_is() -> None:
-    public = Settings().model_dump(mode="json", exclude=set(drift.PRIVATE_SETTINGS))
+    public = Settings().model_dump(mode="json", exclude=set(SERVERS_OWN))
     schema("settings").validate(public)
-    for private in drift.PRIVATE_SETTINGS:
+    for private in SERVERS_OWN:
         assert not schema("settings").is_valid({**public, private: None})
     assert "hash" not in schema_text("settings").lower()
 

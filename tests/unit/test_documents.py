@@ -10,13 +10,13 @@ import pytest
 
 from photochanger import logs
 from photochanger.config import PREFIX, PROJECT, Config
-from photochanger.settings import Settings
+from photochanger.settings import SERVERS_OWN, Settings
 
 DOCS = PROJECT / "spec" / "docs"
 ADRS = sorted((PROJECT / "spec" / "adr").glob("*.md"))
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "spec").rglob("*.md"), *(PROJECT / "ops").rglob("*.md")])
 #: Settings that commands of their own write.
-NOT_BY_HAND = {"ingest_passwords", "media_marker"}
+NOT_BY_HAND = set(SERVERS_OWN)
 #: Every name the roadmap's phases use, phase by phase.
 ROADMAP_NAMES = (
     "spec/docs",

@@ -12,9 +12,9 @@ from photochanger.config import PROJECT
 FLOORS = {
     0: {"failures", "states", "deadlines", "config", "images", "process"},
     1: {"db", "tables", "storage", "broker", "providers", "tokens", "logs", "metrics", "image_pool", "failpoints",
-        "embedded", "image_server", "network", "schema", "vault"},
+        "embedded", "image_server", "network", "schema"},
     2: {"jobs", "slots", "settings", "templates", "accounts", "routing", "retention", "leases", "access", "media",
-        "outside"},
+        "outside", "vault"},
     3: {"cli"},
 }  # fmt: skip
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
