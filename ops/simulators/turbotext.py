@@ -31,6 +31,8 @@ class Turbotext(Simulator):
         "failed": "get_result answers success: false",
         "forbidden": "get_result answers forbidden_content",
         "no_address": "done, without uploaded_image",
+        "hanging_poll": "the first poll is never answered",
+        "busy_polls": "the first two polls are answered with 429 and a long Retry-After",
         "never_done": "get_result says reconnect for ever",
         "broken_polls": "the first two polls fail with 502",
         "garbled_polls": "the first two polls are answered with a page",
@@ -95,7 +97,7 @@ class Turbotext(Simulator):
         self.jobs[queue_id] = {"mode": mode, "polls": self.polls, "photo": fetched[0].content, "lost": 2}
         return Reply({"success": True, "queueid": int(queue_id)})
 
-    def _poll(self, queue_id: str, call: Call) -> Reply:
+    def _poll(self, queue_id: str, call: Call) -> Reply | str:
         self.note("get_result", call)
         job = self.jobs.get(queue_id)
         if job is None:
@@ -104,6 +106,12 @@ class Turbotext(Simulator):
         if mode in ("broken_polls", "garbled_polls") and job["lost"]:
             job["lost"] -= 1
             return Reply(b"<html>Bad Gateway</html>", 502 if mode == "broken_polls" else 200)
+        if mode == "hanging_poll" and job["lost"] == 2:
+            job["lost"] -= 1
+            return "hang"
+        if mode == "busy_polls" and job["lost"]:
+            job["lost"] -= 1
+            return Reply({"success": False, "error": "too many requests"}, 429, {"retry-after": "60"})
         if job["polls"] > 0 or mode == "never_done":
             job["polls"] -= 1
             return Reply({"action": "reconnect"})

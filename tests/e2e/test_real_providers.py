@@ -218,6 +218,21 @@ def test_an_address_that_cannot_be_one_is_refused(address: str, shared: Installa
     assert "must be like https://photos.example.com" in refused.stderr
 
 
+def test_another_homes_master_key_seals_nothing(studio: Studio, tmp_path: Path) -> None:
+    env = {**studio.its._env, "PHOTOCHANGER_HOME": str(tmp_path / "another")}
+    ran = subprocess.run(
+        [sys.executable, "-m", "photochanger.cli", "secrets", "set", "openai"],
+        env=env,
+        input="another-key-of-mine",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 1
+    assert "not the ones this database's secrets are sealed with" in ran.stderr
+    assert studio.post("openai").status_code == 200
+
+
 def test_the_outside_check_says_what_stands_in_the_way(installation: Installation) -> None:
     ours = installation.cli("public-url", installation.url)
     assert ours.returncode == 1
@@ -255,7 +270,7 @@ def test_without_gemini_its_sdk_is_not_loaded_and_this_is_what_it_saves(database
     assert ran.returncode == 0, ran.stderr
     before, after = map(int, ran.stdout.split())
     print(f"RSS of a worker's imports: {before / MIB:.0f} MiB, with google-genai {after / MIB:.0f} MiB")
-    assert after > before
+    assert before / MIB < 100
 
 
 def test_a_running_worker_loads_geminis_sdk_at_the_first_call_only(

@@ -37,11 +37,22 @@ class Canary:
 @pytest.fixture
 async def canary() -> AsyncIterator[Canary]:
     found = Canary()
-    server = await asyncio.start_server(found.heard, ["127.0.0.1", "::1"])
-    found.port = server.sockets[0].getsockname()[1]
+    first = await asyncio.start_server(found.heard, "127.0.0.1")
+    found.port = first.sockets[0].getsockname()[1]
+    second = await asyncio.start_server(found.heard, "::1", found.port)
     yield found
-    server.close()
-    await server.wait_closed()
+    for server in (first, second):
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_the_canary_hears_who_knocks(host: str, canary: Canary) -> None:
+    _, writer = await asyncio.open_connection(host, canary.port)
+    writer.close()
+    async with asyncio.timeout(5):
+        while not canary.knocks:  # noqa: ASYNC110 - it counts in this very loop
+            await asyncio.sleep(0.01)
 
 
 #: ``{port}``: the canary's. Refused before anything is connected.
@@ -110,7 +121,8 @@ INNER = [
     "100.64.0.1", "100.127.255.254", "192.0.2.1", "198.18.0.1", "224.0.0.251", "240.0.0.1", "255.255.255.255",
     "::", "::1", "fe80::1", "fc00::1", "fd12:3456::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
     "::ffff:169.254.169.254", "::127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::", "2001:db8::1",
-    "2001:0:53aa:64c:0:0:f5ff:fffe",
+    "2001:0:53aa:64c:0:0:f5ff:fffe", "fec0::1", "64:ff9b:1::7f00:1", "::ffff:0:7f00:1", "2001:4860::5efe:7f00:1",
+    "2001:4860::200:5efe:7f00:1", "3fff::1", "5f00::1",
 ]  # fmt: skip
 
 
@@ -121,6 +133,9 @@ async def test_a_permitted_name_that_leads_inside_is_refused_at_connect(
     names["www.turbotext.ru"] = [address]
     with pytest.raises(Refused, match="not on the public internet"):
         await download("https://www.turbotext.ru/x.jpg", tmp_path / "x", hosts=HOSTS)
+    with pytest.raises(Refused, match="not on the public internet"):
+        await wire._Guard([]).connect_tcp("www.turbotext.ru", canary.port)
+    await asyncio.sleep(0)
     assert canary.knocks == 0
 
 
@@ -130,6 +145,27 @@ async def test_one_inner_address_among_public_ones_is_enough_to_refuse(
     names["www.turbotext.ru"] = ["93.184.216.34", "127.0.0.1"]
     with pytest.raises(Refused):
         await download("https://www.turbotext.ru/x.jpg", tmp_path / "x", hosts=HOSTS)
+
+
+async def test_an_address_that_leads_nowhere_is_followed_by_the_next(names: dict[str, list[str]]) -> None:
+    asked: list[str] = []
+    names["www.turbotext.ru"] = ["2606:2800:220:1:248:1893:25c8:1946", "93.184.216.34"]
+
+    class Inner(httpcore.AsyncNetworkBackend):
+        async def connect_tcp(self, host: str, *rest: Any, **more: Any) -> httpcore.AsyncNetworkStream:
+            asked.append(host)
+            raise httpcore.ConnectError("nowhere")
+
+    guard = wire._Guard([])
+    guard._inner = Inner()  # type: ignore[assignment]
+    with pytest.raises(httpcore.ConnectError):
+        await guard.connect_tcp("www.turbotext.ru", 443)
+    assert asked == names["www.turbotext.ru"]
+
+
+async def test_a_host_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused):
+        await download(f"https://{'a' * 70}.turbotext.ru/x.jpg", tmp_path / "x", hosts=HOSTS)
 
 
 async def test_the_address_that_was_checked_is_the_one_connected_to(names: dict[str, list[str]]) -> None:

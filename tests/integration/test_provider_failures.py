@@ -99,6 +99,8 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
         "never_done": Expected("sync_timeout", 1),
         "broken_polls": Expected(None, 1),
         "garbled_polls": Expected(None, 1),
+        "hanging_poll": Expected(None, 1),
+        "busy_polls": Expected("provider_quota", 1),
         "late_file": Expected(None, 1),
         "moved": Expected("provider_bad_output", 1),
         "inner_address": Expected("provider_bad_output", 1),
@@ -236,7 +238,7 @@ async def test_every_failure_has_its_code_its_retry_and_its_number_of_calls(
     record_property: Callable[[str, object], None],
 ) -> None:
     expected = EXPECTED[name][mode]
-    short = expected.code == "sync_timeout" or mode == "no_address"
+    short = expected.code == "sync_timeout" or mode in ("no_address", "busy_polls")
     with simulated(name) as simulator:
         assert simulator is not None
         await configured(bench, name, simulator, address)

@@ -13,7 +13,7 @@ from photochanger import vault
 from photochanger.config import Config, ConfigError
 from photochanger.db import Database
 from photochanger.failures import InternalError
-from photochanger.tokens import MasterKeys, add_master_key, master_keys
+from photochanger.tokens import MasterKeys, add_master_key, master_keys, rotating
 
 pytestmark = pytest.mark.anyio
 CANARY = "canary-7f3a9c-secret-key"
@@ -93,11 +93,43 @@ async def test_a_rotation_seals_every_key_anew_and_running_processes_follow(db: 
 
 async def test_a_key_stored_during_a_rotation_wins(db: Database, config: Config) -> None:
     keys = master_keys(config)
-    await vault.store(db, keys, "gemini", "first-key")
-    newest = add_master_key(config)
-    for number in range(20):
-        await asyncio.gather(vault.rotate(db, newest), vault.store(db, newest, "gemini", f"key {number}"))
-        assert await vault.read(db, newest, "gemini") == f"key {number}"
+    for number in range(10):
+        await vault.store(db, keys, "gemini", f"old {number}")
+        newest = add_master_key(config)
+        await asyncio.gather(vault.rotate(db, newest), vault.store(db, keys, "gemini", f"new {number}"))
+        await vault.rotate(db, newest)
+        assert await vault.read(db, newest, "gemini") == f"new {number}"
+        keys = newest
+
+
+def test_two_rotations_do_not_run_at_once(config: Config) -> None:
+    master_keys(config)
+    with rotating(config), pytest.raises(ConfigError, match="another rotation runs"), rotating(config):
+        pass
+    with rotating(config):
+        pass
+
+
+async def test_keys_added_one_after_the_other_are_found_at_once(db: Database, config: Config) -> None:
+    running = master_keys(config)
+    for _ in range(5):
+        newest = add_master_key(config)
+        await vault.store(db, newest, "gemini", f"under {newest.newest}")
+        assert await vault.read(db, running, "gemini") == f"under {newest.newest}"
+
+
+async def test_foreign_master_keys_seal_nothing(db: Database, config: Config, tmp_path: Path) -> None:
+    await vault.store(db, master_keys(config), "gemini", CANARY)
+    elsewhere = master_keys(Config(home=tmp_path / "elsewhere"))
+    assert elsewhere.newest == "k1"
+    for attempt in (vault.store(db, elsewhere, "gemini", "another"), vault.rotate(db, elsewhere)):
+        with pytest.raises(ConfigError, match="not the ones this database's secrets are sealed with"):
+            await attempt
+    assert await vault.wrong_master_key(db, elsewhere)
+    assert await vault.wrong_master_key(db, master_keys(config)) is None
+    assert await vault.read(db, master_keys(config), "gemini") == CANARY
+    assert await vault.reset(db, elsewhere) == 1
+    assert await vault.wrong_master_key(db, elsewhere) is None
 
 
 def test_a_new_master_key_goes_before_the_others_in_a_private_file(tmp_path: Path) -> None:
