@@ -41,6 +41,8 @@ class Gemini(Simulator):
     def __init__(self, **how: Any) -> None:
         super().__init__(**how)
         self.files: dict[str, tuple[str, bytearray]] = {}
+        #: What becomes of an uploaded file: ACTIVE, PROCESSING for ever, or FAILED.
+        self.file_state = "ACTIVE"
         self._numbers = itertools.count(1)
 
     async def answer(self, call: Call) -> Reply | str:
@@ -149,7 +151,7 @@ class Gemini(Simulator):
             del self.files[name]
             return Reply({})
         self.note("look", call)
-        return Reply(self._described(name, "ACTIVE"))
+        return Reply(self._described(name, self.file_state))
 
     def _described(self, name: str, state: str) -> dict[str, Any]:
         mime, data = self.files[name]

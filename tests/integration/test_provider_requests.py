@@ -15,7 +15,7 @@ from ops.simulators.gemini import Gemini, decoded, lower_camel
 from ops.simulators.openai import OpenAI
 from ops.simulators.turbotext import Turbotext
 from photochanger import providers
-from photochanger.failures import InvalidSettings, ProviderBadOutput, ProviderFailure
+from photochanger.failures import InvalidSettings, ProviderBadOutput, ProviderError, ProviderFailure
 from tests.integration.calls import TEMPLATE_ID, Calls, simulated, until_called
 from tests.photos import opened, photo
 
@@ -195,6 +195,31 @@ async def test_an_uploaded_file_is_deleted_when_the_call_is_cancelled(calls: Cal
         await call
     await until_called(gemini, "delete")
     assert gemini.files == {}
+
+
+async def test_an_uploaded_file_is_deleted_when_the_call_is_cancelled_before_it_is_used(
+    calls: Calls, gemini: Gemini
+) -> None:
+    gemini.file_state = "PROCESSING"
+    uploading = {"inline_bytes": 0}
+    request = calls.request("gemini", "image_edit", photo(64, 48), simulator=gemini, provider_options=uploading)
+    call = asyncio.create_task(providers.registry()["gemini"].transform(request, 20))
+    await until_called(gemini, "look")
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await until_called(gemini, "delete")
+    assert (gemini.files, gemini.calls["generate"]) == ({}, 0)
+
+
+async def test_an_uploaded_file_that_cannot_be_read_fails_the_call_and_is_deleted(calls: Calls, gemini: Gemini) -> None:
+    gemini.file_state = "FAILED"
+    uploading = {"inline_bytes": 0}
+    request = calls.request("gemini", "image_edit", photo(64, 48), simulator=gemini, provider_options=uploading)
+    with pytest.raises(ProviderError, match="could not read the uploaded picture"):
+        await providers.registry()["gemini"].transform(request, 20)
+    await until_called(gemini, "delete")
+    assert (gemini.files, gemini.calls["generate"]) == ({}, 0)
 
 
 async def test_one_client_serves_a_process_until_its_key_changes(calls: Calls, gemini: Gemini) -> None:
