@@ -69,7 +69,7 @@ class Served:
 
 
 class AttemptFailed(Exception):
-    """The route is walked to its end without a picture; the last attempt is still to be closed with the job."""
+    """A try has ended without a picture. ``attempt``: its record, still to be closed; ``None`` where no call was made."""
 
     def __init__(self, failure: Failure, *, attempt: int | None, at: float | None = None) -> None:
         super().__init__(failure.detail)
@@ -104,7 +104,11 @@ class Router:
         """
         # A newer version's slots may have fields that this one does not know.
         rungs = Route.model_validate(claim.route, extra="ignore").rungs
+        paid = (claim.reference or "").partition("/")[0]
+        begin = next((number for number, rung in enumerate(rungs) if rung.provider == paid), 0)
         for number, (rung, following) in enumerate(zip(rungs, [*rungs[1:], None], strict=True)):
+            if number < begin:
+                continue  # they had failed before the worker did that left something paid for
             usual_s = await self.usual_of(following) if following else 0.0
             kept_s = usual_s + HAND_OVER_S if following else 0.0
             step = _Step(self, claim, number, rung, deadline, result, kept_s)

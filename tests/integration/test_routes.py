@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ops.simulators import Simulator
+from ops.simulators.turbotext import Turbotext
 from photochanger import jobs, settings, slots
 from photochanger.config import Config
 from photochanger.db import Database
@@ -158,3 +159,29 @@ async def test_after_a_crash_a_quick_rung_may_still_save_the_guest(bench: Bench,
     assert isinstance(ended, Served)
     assert ended.served_by == "local/original"
     assert openai.calls["edit"] == 0, "there was no time for it, and the next rung was quick"
+
+
+async def test_after_a_crash_the_walk_goes_on_where_something_is_paid_for(bench: Bench, openai: Simulator) -> None:
+    second = Rung(provider="turbotext", operation="image_edit", settings={"prompt": "x"})
+    with simulated("turbotext") as turbotext:
+        assert isinstance(turbotext, Turbotext)
+        await configured(bench, "turbotext", turbotext, "https://photos.example.com")
+        theirs = (await settings.load(bench.db)).model_dump()
+        await routed(bench, openai, second)
+        ours = (await settings.load(bench.db)).providers
+        await settings.save(
+            bench.db,
+            {
+                "providers": {**ours, **theirs["providers"]},
+                "allowed_private_hosts": theirs["allowed_private_hosts"],
+            },
+        )
+        claim = await bench.claimed(t_sync_s=LONG_S)
+        await jobs.remember(bench.db, claim, "turbotext/77")
+        turbotext.jobs["77"] = {"mode": "success", "polls": 0, "photo": photo(64, 48), "lost": 0}
+        again = await jobs.claim(bench.db, claim.job_id, usual_s=bench.router.usual_s())
+        assert again is not None
+        ended = await bench.served(again)
+    assert isinstance(ended, Served)
+    assert ended.served_by == "turbotext/image_edit"
+    assert openai.calls["edit"] == 0
