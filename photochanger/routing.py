@@ -69,7 +69,7 @@ class Served:
 
 
 class AttemptFailed(Exception):
-    """A try has ended without a picture. ``attempt``: its record, still to be closed; ``None`` where no call was made."""
+    """A try has ended without a picture. ``attempt``: its record, still to be closed; ``None``: no call was made."""
 
     def __init__(self, failure: Failure, *, attempt: int | None, at: float | None = None) -> None:
         super().__init__(failure.detail)
