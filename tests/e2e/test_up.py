@@ -113,6 +113,21 @@ def test_a_port_in_use_stops_the_start_with_one_line(tmp_path: Path, database_ur
 def test_another_media_root_for_the_same_database_is_refused(tmp_path: Path, database_url: str) -> None:
     with Installation(tmp_path / "a", database_url=database_url):
         pass
-    other = Installation(tmp_path / "b", database_url=database_url)
+    elsewhere = {"PHOTOCHANGER_MEDIA_ROOT": str(tmp_path / "elsewhere")}
+    other = Installation(tmp_path / "a", database_url=database_url, env=elsewhere)
     with pytest.raises(AssertionError, match=r"PHOTOCHANGER_MEDIA_ROOT: .* is not the media root"):
         other.start()
+
+
+def test_another_homes_master_key_for_the_same_database_is_refused_until_it_begins_anew(
+    tmp_path: Path, database_url: str
+) -> None:
+    with Installation(tmp_path / "a", database_url=database_url):
+        pass
+    media = {"PHOTOCHANGER_MEDIA_ROOT": str(tmp_path / "a" / "media")}
+    other = Installation(tmp_path / "b", database_url=database_url, env=media)
+    with pytest.raises(AssertionError, match="The master keys here are not the ones"):
+        other.start()
+    assert "0 stored keys are forgotten" in other.done("secrets", "reset")
+    with other:
+        assert other.post(photo(64, 48)).status_code == 200
