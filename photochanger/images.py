@@ -42,6 +42,8 @@ _DAMAGED_EXIF = (OSError, SyntaxError, ValueError, TypeError, KeyError, ZeroDivi
 MAX_FRAMES = 1
 #: Longest edge either way: the JPEG format's own limit, and the size at which line buffers hurt.
 MAX_EDGE = 65_500
+#: Pixels of the longer side that results can be had in, beside their own.
+THUMBNAIL_EDGES = (160, 320, 640, 1280)
 #: JPEG quality of results: visually lossless prints from booth printers, a third of the size of 98.
 RESULT_QUALITY = 92
 

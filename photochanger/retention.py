@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from uuid import UUID
 
-from photochanger import jobs, logs, metrics, settings
+from photochanger import images, jobs, logs, metrics, settings
 from photochanger.db import Database
 from photochanger.jobs import Final
 from photochanger.storage import MEDIA, PAYLOADS, RESULTS, TEMPORARY, THUMBNAILS, Storage
@@ -80,10 +80,8 @@ async def clean_results(db: Database, storage: Storage) -> int:
     removed = 0
     while rows := await db.fetch(_RESULTS, {"batch": BATCH}):
         removed += await delete(storage, [row["key"] for row in rows], kind=RESULTS)
-        expired = {row["id"] for row in rows}
-        thumbnails = await asyncio.to_thread(storage.keys, THUMBNAILS)
-        old = [key for key, _ in thumbnails if key.removeprefix(f"{THUMBNAILS}/")[:36] in expired]
-        await delete(storage, old, kind=THUMBNAILS)
+        thumbnails = [f"{THUMBNAILS}/{row['id']}-{edge}.webp" for row in rows for edge in images.THUMBNAIL_EDGES]
+        await delete(storage, thumbnails, kind=THUMBNAILS)
     return removed
 
 

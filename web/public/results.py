@@ -18,7 +18,6 @@ from web.ingest import failure_of, send_file
 from web.pages import Pages
 from web.services import Services
 
-SIZES = (160, 320, 640, 1280)
 PICTURE_CSP = "default-src 'none'; sandbox"
 
 
@@ -132,8 +131,8 @@ class Results:
         resp.last_modified = row["finalized_at"]
 
     async def _thumbnail(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, row: Row, size: int) -> None:
-        if size not in SIZES:
-            raise InvalidRequest(f"size must be one of {', '.join(map(str, SIZES))}")
+        if size not in images.THUMBNAIL_EDGES:
+            raise InvalidRequest(f"size must be one of {', '.join(map(str, images.THUMBNAIL_EDGES))}")
         etag = f"{row['result_sha256']}-{size}"
         resp.etag = etag
         resp.content_type = "image/webp"
