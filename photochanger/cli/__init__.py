@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     settings = commands.add_parser("settings", help="show or change the administrator's settings")
     settings.add_argument("changes", nargs="*", metavar="name=value", help="value as JSON")
     providers.add_parsers(commands)
+    commands.add_parser("doctor", help="look at everything an evening needs, and say what is wrong")
     return parser
 
 
@@ -92,7 +93,7 @@ async def _run(arguments: argparse.Namespace, settings: Config) -> int:
         "queue": _queue,
         "settings": _settings,
     }
-    opened = {"secrets": providers.secrets, "public-url": providers.public_url}
+    opened = {"secrets": providers.secrets, "public-url": providers.public_url, "doctor": _doctor}
     async with _database_url(settings) as url:
         if arguments.command in opened:
             async with _opened(url) as db:
@@ -163,6 +164,12 @@ async def _admin_password(arguments: argparse.Namespace, settings: Config, url: 
         raise ConfigError(f"there is no account {arguments.name}")
     print(made)
     return 0
+
+
+async def _doctor(arguments: argparse.Namespace, settings: Config, db: Database) -> int:
+    from photochanger.cli.doctor import doctor
+
+    return await doctor(arguments, settings, db)
 
 
 async def _slot(arguments: argparse.Namespace, settings: Config, url: str) -> int:

@@ -218,6 +218,18 @@ def test_an_address_that_cannot_be_one_is_refused(address: str, shared: Installa
     assert "must be like https://photos.example.com" in refused.stderr
 
 
+def test_the_doctor_names_what_is_wrong(studio: Studio) -> None:
+    assert "ok  slots that are on" in studio.its.cli("doctor").stdout
+    hosts = [simulator.url.removeprefix("http://") for simulator in studio.simulators.values()]
+    assert f"may be downloaded from: {', '.join(hosts)}" in studio.its.cli("doctor").stdout
+    studio.its.done("secrets", "forget", "gemini")
+    sick = studio.its.cli("doctor")
+    studio.its.done("secrets", "set", "gemini", stdin=KEY)
+    assert sick.returncode == 1
+    assert "slot-002: There is no key for gemini" in sick.stdout
+    assert "slot-003" not in sick.stdout
+
+
 def test_another_homes_master_key_seals_nothing(studio: Studio, tmp_path: Path) -> None:
     env = {**studio.its._env, "PHOTOCHANGER_HOME": str(tmp_path / "another")}
     ran = subprocess.run(

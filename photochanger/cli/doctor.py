@@ -1,0 +1,107 @@
+"""``photochanger doctor``: what an administrator looks at before an event, in one page; 1 when something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+
+from photochanger import __version__, access, schema, settings, slots, tokens, vault
+from photochanger import providers as drivers
+from photochanger.config import Config
+from photochanger.db import Database
+from photochanger.failures import Failure
+from photochanger.storage.local import LocalStorage
+
+#: Bytes free under the media root that an evening needs: 1000 results of 5 MB, and their originals.
+ENOUGH_BYTES = 10 * 1024**3
+
+Check = Callable[[Config, Database], AsyncIterator[str]]
+
+
+async def doctor(arguments: argparse.Namespace, config: Config, db: Database) -> int:
+    """Prints every part with what is wrong with it."""
+    print(f"PhotoChanger {__version__}, home {config.home}")
+    wrong = 0
+    for name, check in CHECKS.items():
+        try:
+            found = [words async for words in check(config, db)]
+        except (Failure, OSError) as error:
+            found = [str(error)]
+        print(f"{'!!' if found else 'ok'}  {name}")
+        for words in found:
+            print(f"      {words}")
+        wrong += len(found)
+    await _told(db)
+    return 1 if wrong else 0
+
+
+async def _database(config: Config, db: Database) -> AsyncIterator[str]:
+    at, head = await schema.current(db), await asyncio.to_thread(schema.head)
+    if at != head:
+        yield f"It is at migration {at}, this version needs {head}: photochanger migrate"
+
+
+async def _pictures(config: Config, db: Database) -> AsyncIterator[str]:
+    if refusal := await settings.wrong_media_root(db, LocalStorage(config.media)):
+        yield refusal
+    if not os.access(config.media, os.W_OK):
+        yield f"{config.media} cannot be written"
+    free = shutil.disk_usage(config.media).free
+    if free < ENOUGH_BYTES:
+        yield f"{free / 1024**3:.1f} GiB are free under {config.media}; an evening may need {ENOUGH_BYTES // 1024**3}"
+
+
+async def _keys(config: Config, db: Database) -> AsyncIterator[str]:
+    if refusal := await vault.wrong_master_key(db, tokens.master_keys(config)):
+        yield refusal
+
+
+async def _workers(config: Config, db: Database) -> AsyncIterator[str]:
+    rows = await db.fetch(
+        "SELECT (SELECT count(*) FROM dramatiq.worker WHERE beat_at > clock_timestamp() - interval '5 s') AS alive, "
+        "(SELECT count(*) FROM dramatiq.queue WHERE state = 'rejected') AS dead"
+    )
+    if not rows[0]["alive"]:
+        yield "No worker is running: make up"
+    if rows[0]["dead"]:
+        yield f"{rows[0]['dead']} messages have failed: photochanger queue show"
+
+
+async def _slots(config: Config, db: Database) -> AsyncIterator[str]:
+    """Every rung of every slot that is on: its settings, its provider's key, what is unwise."""
+    current = await settings.load(db)
+    keys = tokens.master_keys(config)
+    for slot in (await slots.all_slots(db)).values():
+        if not slot.is_active:
+            continue
+        for rung in slot.route.rungs:
+            try:
+                if provider := drivers.registry().get(rung.provider):
+                    await access.to(provider, db, keys, config)
+            except Failure as failure:
+                yield f"{slot.id}: {failure.detail}"
+        try:
+            for words in slots.warnings(slots.check_route(slot.route, current), current):
+                yield f"{slot.id}: {words}"
+        except Failure as failure:
+            yield f"{slot.id}: {failure.detail}"
+
+
+async def _told(db: Database) -> None:
+    """What is no fault and worth seeing."""
+    current = await settings.load(db)
+    print(f"    public address: {current.public_base_url or 'none (photochanger public-url)'}")
+    allowed = ", ".join(current.allowed_private_hosts) or "none"
+    print(f"    inner addresses that results may be downloaded from: {allowed}")
+
+
+CHECKS: dict[str, Check] = {
+    "database": _database,
+    "pictures": _pictures,
+    "master keys": _keys,
+    "workers and queue": _workers,
+    "slots that are on": _slots,
+}
