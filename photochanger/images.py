@@ -97,8 +97,7 @@ def decode(file: BinaryIO | Path, *, max_pixels: int, edge: int | None = None) -
     Raises:
         UnsupportedMediaType, InvalidImage, ImageTooLarge: as ``probe``; ``InvalidImage`` also for a file cut short.
     """
-    _verify(file, max_pixels)
-    with _open(file) as image:
+    with _sound(file, max_pixels) as image:
         try:
             if edge is not None:
                 image.draft("RGB", (edge, edge))
@@ -168,18 +167,23 @@ def thumbnail(path: Path, edge: int) -> bytes:
     return encode(small, "image/webp", quality=80)
 
 
-def _verify(file: BinaryIO | Path, max_pixels: int) -> None:
-    """Checks the bounds, and a PNG's checksums: they are not looked at while it is decoded, and one damaged file in ten
-    gave a picture."""
-    with _open(file) as image:
+def _sound(file: BinaryIO | Path, max_pixels: int) -> Image.Image:
+    """The opened picture, within its bounds. A PNG's checksums are looked at: they are not while it is decoded, and one
+    damaged file in ten gave a picture."""
+    image = _open(file)
+    with contextlib.ExitStack() as failing:
+        failing.enter_context(image)
         _bound(image, max_pixels)
-        if image.format == "PNG":
-            try:
-                image.verify()
-            except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-                raise InvalidImage(f"The picture is damaged: {error}") from None
+        if image.format != "PNG":
+            failing.pop_all()
+            return image
+        try:
+            image.verify()
+        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+            raise InvalidImage(f"The picture is damaged: {error}") from None
     if not isinstance(file, Path):
         file.seek(0)
+    return _open(file)
 
 
 def _open(file: BinaryIO | Path) -> Image.Image:

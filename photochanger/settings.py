@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from photochanger import providers
+from photochanger.config import http_address
 from photochanger.db import Database, fetch
 from photochanger.failures import FieldError, InvalidSettings, Unavailable
 from photochanger.storage.local import LocalStorage
@@ -62,12 +63,12 @@ class Settings(BaseModel):
     def _whole_url(cls, value: str | None) -> str | None:
         if not value:
             return None
-        parts = urlsplit(value)
-        behind = parts.path.strip("/") or parts.query or parts.fragment or "//" in parts.path
-        if parts.scheme not in ("http", "https") or not parts.hostname or behind or "@" in parts.netloc:
+        try:
+            parts = urlsplit(http_address(value))
+        except ValueError:
+            parts = None
+        if parts is None or parts.path or "@" in parts.netloc:
             raise ValueError("must be like https://photos.example.com, with nothing behind the host")
-        if parts.port == 0:  # reading it raises ValueError for one that is no port
-            raise ValueError("port 0 is nowhere")
         return f"{parts.scheme}://{parts.netloc}"
 
     @field_validator("providers")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +12,7 @@ import uvicorn
 
 from ops.simulators import Quiet
 from photochanger.config import Config
+from tests.installation import until
 from web.app import create_app
 
 
@@ -24,11 +24,8 @@ def web(config: Config) -> Iterator[str]:
     server = Quiet(uvicorn.Config(app, lifespan="on", log_config=None, log_level="error"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
-    give_up = time.monotonic() + 10
-    while not server.started:
-        assert thread.is_alive(), "the web application did not start"
-        assert time.monotonic() < give_up, "the web application did not start in time"
-        time.sleep(0.01)
+    until(lambda: server.started or not thread.is_alive(), within_s=10, what="the web application started")
+    assert server.started, "the web application ended at its start"
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:

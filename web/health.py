@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-
 import falcon.asgi
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from photochanger import metrics, schema, settings
+from photochanger import metrics, readiness
 from photochanger.failures import Failure, FieldError, Unavailable
 from web import problems
 from web.services import Services
@@ -57,22 +54,13 @@ class Ready:
         return None
 
     async def _migrations(self) -> str | None:
-        at = await schema.current(self._its.db)
-        head = await asyncio.to_thread(schema.head)
-        return None if at == head else f"The database is at migration {at}, this version needs {head}"
+        return await readiness.migrations(self._its.db)
 
     async def _storage(self) -> str | None:
-        if refusal := await settings.wrong_media_root(self._its.db, self._its.storage):
-            return refusal
-        if not os.access(self._its.storage.root, os.W_OK):
-            return f"{self._its.storage.root} cannot be written"
-        return None
+        return await readiness.storage(self._its.db, self._its.storage)
 
     async def _queue(self) -> str | None:
-        alive = await self._its.db.fetch(
-            "SELECT FROM dramatiq.worker WHERE NOT draining AND beat_at > clock_timestamp() - interval '5 s' LIMIT 1"
-        )
-        return None if alive else "No worker is running"
+        return await readiness.workers(self._its.db)
 
 
 class Metrics:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 
-from photochanger import __version__, access, schema, settings, slots, tokens, vault
+from photochanger import __version__, access, readiness, settings, slots, tokens, vault
 from photochanger import providers as drivers
 from photochanger.config import Config
 from photochanger.db import Database
@@ -39,16 +37,13 @@ async def doctor(arguments: argparse.Namespace, config: Config, db: Database) ->
 
 
 async def _database(config: Config, db: Database) -> AsyncIterator[str]:
-    at, head = await schema.current(db), await asyncio.to_thread(schema.head)
-    if at != head:
-        yield f"It is at migration {at}, this version needs {head}: photochanger migrate"
+    if words := await readiness.migrations(db):
+        yield f"{words}: photochanger migrate"
 
 
 async def _pictures(config: Config, db: Database) -> AsyncIterator[str]:
-    if refusal := await settings.wrong_media_root(db, LocalStorage(config.media)):
-        yield refusal
-    if not os.access(config.media, os.W_OK):
-        yield f"{config.media} cannot be written"
+    if words := await readiness.storage(db, LocalStorage(config.media)):
+        yield words
     free = shutil.disk_usage(config.media).free
     if free < ENOUGH_BYTES:
         yield f"{free / 1024**3:.1f} GiB are free under {config.media}; an evening may need {ENOUGH_BYTES // 1024**3}"
@@ -60,12 +55,9 @@ async def _keys(config: Config, db: Database) -> AsyncIterator[str]:
 
 
 async def _workers(config: Config, db: Database) -> AsyncIterator[str]:
-    rows = await db.fetch(
-        "SELECT (SELECT count(*) FROM dramatiq.worker WHERE beat_at > clock_timestamp() - interval '5 s') AS alive, "
-        "(SELECT count(*) FROM dramatiq.queue WHERE state = 'rejected') AS dead"
-    )
-    if not rows[0]["alive"]:
-        yield "No worker is running: make up"
+    if words := await readiness.workers(db):
+        yield f"{words}: make up"
+    rows = await db.fetch("SELECT count(*) AS dead FROM dramatiq.queue WHERE state = 'rejected'")
     if rows[0]["dead"]:
         yield f"{rows[0]['dead']} messages have failed: photochanger queue show"
 

@@ -165,30 +165,30 @@ class Picture:
 
 
 class Provider(Protocol):
-    """A driver."""
+    """A driver. It derives from this, and says only what it does otherwise."""
 
     name: str
     operations: Mapping[str, Operation]
-    options: type[Options]
-    needs_key: bool
+    options: type[Options] = Options
+    needs_key: bool = True
     #: Seconds a call usually takes, until recent attempts have been measured.
     usual_s: float
 
     def models(self, options: Any) -> Sequence[str]:
         """The models an operation can be set to; empty where there is no choice."""
-        ...
+        return ()
 
     def usual_for(self, settings: Mapping[str, Any], options: Any) -> float:
         """Seconds a call with these settings usually takes."""
-        ...
+        return self.usual_s
 
     def refusals(self, settings: Mapping[str, Any], options: Any) -> Sequence[tuple[str, str]]:
         """Why these settings cannot work, beyond what their schema says: the field, and words."""
-        ...
+        return ()
 
-    def concerns(self, settings: Mapping[str, Any], options: Any) -> list[str]:
+    def concerns(self, settings: Mapping[str, Any], options: Any) -> Sequence[str]:
         """What an administrator should know about settings that work."""
-        ...
+        return ()
 
     async def transform(self, request: Request, budget_s: float) -> Picture:
         """Does ``request.operation`` within ``budget_s`` seconds; cancellable at any await.
@@ -201,7 +201,7 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Closes what is kept open between calls."""
-        ...
+        return None
 
 
 @functools.cache

@@ -37,6 +37,7 @@ from photochanger.providers import (
     Options,
     Picture,
     Price,
+    Provider,
     Request,
     SentPictureSettings,
     TemplateId,
@@ -155,11 +156,10 @@ class GeminiIdentityTransferSettings(_Settings):
     )
 
 
-class Gemini:
+class Gemini(Provider):
     """``style_transfer``, ``image_edit`` and ``identity_transfer``."""
 
     name = "gemini"
-    needs_key = True
     options: type[Options] = GeminiOptions
     usual_s = 8.0
     operations: Mapping[str, Operation] = {

@@ -5,7 +5,7 @@ Useful by itself, as the demonstration, and as the last rung of a route: the gue
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from photochanger import images
 from photochanger.failures import ProviderError
-from photochanger.providers import Operation, OperationSettings, Options, Picture, Request, TemplateId
+from photochanger.providers import Operation, OperationSettings, Picture, Provider, Request, TemplateId
 
 _INPUT = frozenset(mime for mime, _ in images.ACCEPTED.values())
 #: Fonts that know Cyrillic, where Debian and Fedora put them; Pillow's own knows Latin only.
@@ -51,12 +51,11 @@ class OriginalSettings(OperationSettings):
     """Settings of ``original``: nothing to choose but the file type."""
 
 
-class Local:
+class Local(Provider):
     """``filter``, ``frame`` and ``original``. Pixels are touched in a guarded process only."""
 
     name = "local"
     needs_key = False
-    options: type[Options] = Options
     #: A 12-megapixel photo decodes, turns and encodes in about 0.4 s on one core; twice that leaves room.
     usual_s = 0.8
     operations: Mapping[str, Operation] = {
@@ -64,21 +63,6 @@ class Local:
         "frame": Operation("frame", {"en": "Frame", "ru": "Рамка"}, FrameSettings, _INPUT),
         "original": Operation("original", {"en": "Original", "ru": "Оригинал"}, OriginalSettings, _INPUT),
     }
-
-    def models(self, options: Options) -> Sequence[str]:
-        return []
-
-    def usual_for(self, settings: Mapping[str, Any], options: Options) -> float:
-        return self.usual_s
-
-    def refusals(self, settings: Mapping[str, Any], options: Options) -> Sequence[tuple[str, str]]:
-        return []
-
-    async def close(self) -> None:
-        """Nothing is kept open."""
-
-    def concerns(self, settings: Mapping[str, Any], options: Any) -> list[str]:
-        return []
 
     async def transform(self, request: Request, budget_s: float) -> Picture:
         templates = request.templates.get("template")

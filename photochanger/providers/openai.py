@@ -29,6 +29,7 @@ from photochanger.providers import (
     Options,
     Picture,
     Price,
+    Provider,
     Request,
     SentPictureSettings,
     TemplateId,
@@ -88,11 +89,10 @@ class OpenAIImageEditSettings(SentPictureSettings):
     )
 
 
-class OpenAI:
+class OpenAI(Provider):
     """``image_edit``."""
 
     name = "openai"
-    needs_key = True
     options: type[Options] = OpenAIOptions
     usual_s = 20.0
     operations: Mapping[str, Operation] = {
@@ -123,9 +123,6 @@ class OpenAI:
             return [("size", f"{settings['model']} takes one of: {', '.join(model.sizes)}")]
         if settings.get("compression") is not None and settings["output"] == "image/png":
             return [("compression", "goes with JPEG and WebP only")]
-        return []
-
-    def concerns(self, settings: Mapping[str, Any], options: Any) -> list[str]:
         return []
 
     async def transform(self, request: Request, budget_s: float) -> Picture:

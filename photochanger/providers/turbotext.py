@@ -7,7 +7,7 @@ billed: its ``queueid`` is remembered before the first poll, so that a worker th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ from photochanger.providers import (
     Options,
     Picture,
     Price,
+    Provider,
     Request,
     SentPictureSettings,
     TemplateId,
@@ -88,11 +89,10 @@ class TurbotextIdentityTransferSettings(SentPictureSettings):
     face_restore: bool = Field(True, title="Restore the face")
 
 
-class Turbotext:
+class Turbotext(Provider):
     """``image_edit``, ``style_transfer`` and ``identity_transfer``."""
 
     name = "turbotext"
-    needs_key = True
     options: type[Options] = TurbotextOptions
     usual_s = 15.0
     operations: Mapping[str, Operation] = {
@@ -110,17 +110,8 @@ class Turbotext:
     def __init__(self) -> None:
         self._http: httpx.AsyncClient | None = None
 
-    def models(self, options: TurbotextOptions) -> Sequence[str]:
-        return []
-
     def usual_for(self, settings: Mapping[str, Any], options: TurbotextOptions) -> float:
         return options.usual_s
-
-    def refusals(self, settings: Mapping[str, Any], options: TurbotextOptions) -> Sequence[tuple[str, str]]:
-        return []
-
-    def concerns(self, settings: Mapping[str, Any], options: Any) -> list[str]:
-        return []
 
     async def transform(self, request: Request, budget_s: float) -> Picture:
         until = asyncio.get_running_loop().time() + budget_s

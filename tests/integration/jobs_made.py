@@ -25,11 +25,12 @@ async def submitted(
     result_s: float = 72 * 3600,
     original_s: float = 0,
     elapsed_s: float = 0,
+    data: bytes | None = None,
     job_id: UUID | None = None,
 ) -> UUID:
     """A pending job with its message; its photo's file too when a store is given."""
     job_id = job_id or uuid4()
-    data = photo(64, 48)
+    data = data or photo(64, 48)
     key = f"{PAYLOADS}/{job_id}.jpg"
     if storage is not None:
         storage.path(key).write_bytes(data)

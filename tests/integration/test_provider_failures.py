@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -19,13 +19,13 @@ from photochanger import access, jobs, providers, settings, slots, templates, va
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.image_pool import ImagePool
-from photochanger.jobs import Claim, Submission
+from photochanger.jobs import Claim
 from photochanger.routing import STORE_S, AttemptFailed, Router, Served
 from photochanger.slots import Route, Rung
-from photochanger.storage import PAYLOADS
 from photochanger.storage.local import LocalStorage
 from photochanger.tokens import master_keys
 from tests.integration.calls import NEEDED, PAID, SIMULATORS, options, simulated
+from tests.integration.jobs_made import submitted
 from tests.photos import photo
 from tests.servers import web
 
@@ -143,26 +143,7 @@ class Bench:
         await slots.save(self.db, current.model_copy(update={"route": route}))
 
     async def claimed(self, *, t_sync_s: float, data: bytes | None = None) -> Claim:
-        job_id = uuid4()
-        data = data or photo(320, 240)
-        key = f"{PAYLOADS}/{job_id}.jpg"
-        self.storage.path(key).write_bytes(data)
-        await jobs.submit(
-            self.db,
-            Submission(
-                job_id=job_id,
-                slot_id="slot-001",
-                payload_path=key,
-                payload_mime="image/jpeg",
-                payload_bytes=len(data),
-                payload_sha256="00" * 32,
-                elapsed_s=0,
-                t_sync_response_s=t_sync_s,
-                t_result_retention_s=72 * 3600,
-                t_original_retention_s=0,
-                max_pixels=110_000_000,
-            ),
-        )
+        job_id = await submitted(self.db, self.storage, t_sync_s=t_sync_s, data=data or photo(320, 240))
         claim = await jobs.claim(self.db, job_id, usual_s=self.router.usual_s())
         assert claim is not None
         return claim
