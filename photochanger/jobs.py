@@ -77,7 +77,8 @@ WITH slot_now AS MATERIALIZED (
 ), logged AS (
     INSERT INTO processing_log (job_id, at, event) SELECT id, created_at, 'received' FROM made
 ), sent AS (
-    {messages.ENQUEUE.replace("VALUES (", "SELECT ").rstrip().replace("'1 millisecond')", "'1 millisecond' FROM made")}
+    INSERT INTO dramatiq.queue (message_id, state, message)
+    SELECT id, 'queued', %(message)s::jsonb FROM made
     RETURNING 1
 )
 SELECT expires_at, extract(epoch FROM expires_at - clock_timestamp())::float8 AS remaining_s,
@@ -105,7 +106,7 @@ async def submit(db: Database, submission: Submission) -> Submitted:
     rows = await db.fetch(
         _SUBMIT,
         {
-            **messages.row(message),
+            "message": message.body,
             "job_id": submission.job_id,
             "slot_id": submission.slot_id,
             "elapsed_s": submission.elapsed_s,
