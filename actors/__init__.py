@@ -9,8 +9,10 @@ from photochanger import config
 from photochanger.broker.postgres import LeasingBroker
 
 _config = config.load_or_exit()
-shared = Workshop(_config)
-broker = LeasingBroker(_config.require_database_url(), on_stop=shared.look_at, ring=not _config.no_notify)
+shared = Workshop(_config, worker_id=lambda: broker.worker_id)
+broker: LeasingBroker = LeasingBroker(
+    _config.require_database_url(), on_stop=shared.look_at, ring=not _config.no_notify
+)
 broker.add_middleware(shared)
 dramatiq.set_broker(broker)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dramatiq
 
 from actors import shared
-from photochanger import logs, retention
+from photochanger import jobs, limits, logs, retention
 from photochanger.broker.messages import QUEUE
 
 
@@ -46,7 +46,12 @@ async def _queue() -> int:
     return await retention.clean_queue(shared.db)
 
 
+async def _limits() -> int:
+    return await limits.sweep(shared.db) + await jobs.forget_keys(shared.db)
+
+
 SWEEPS = {
+    "limits": _limits,
     "results": _results,
     "originals": _originals,
     "media": _media,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +15,7 @@ from photochanger import images, jobs, logs, metrics, retention
 from photochanger.broker.messages import QUEUE
 from photochanger.failures import Failure, InternalError, StorageFull, SyncTimeout, Unavailable
 from photochanger.jobs import Claim
-from photochanger.routing import AttemptFailed, Served
+from photochanger.rungs import AttemptFailed, Served
 from photochanger.storage import RESULTS
 
 
@@ -26,7 +25,7 @@ async def process_job(job_id: str) -> None:
     logs.job_id.set(job_id)
     key = UUID(job_id)
     try:
-        claim = await jobs.claim(shared.db, key, usual_s=shared.router.usual_s())
+        claim = await jobs.claim(shared.db, key, usual_s=await shared.router.usual_s())
         if claim is None:
             await retention.drop_payloads(shared.storage, [await jobs.lose(shared.db, key)])
             return
@@ -36,24 +35,19 @@ async def process_job(job_id: str) -> None:
     if claim.claim_no > 1:
         metrics.RETRIES.labels("any").inc()
     logs.event("job.claimed", claim_no=claim.claim_no, queue_wait_s=round(claim.queue_wait_s, 3))
-    temporary = shared.storage.temporary()
-    try:
-        end = await _serve(claim, temporary)
-        if end is not None:
-            # From here on nothing is cut off: the row decides, and whoever wins cleans up after itself.
-            await asyncio.shield(end)
-    finally:
-        if temporary.exists():
-            await asyncio.to_thread(temporary.unlink, missing_ok=True)
+    end = await _serve(claim)
+    if end is not None:
+        # From here on nothing is cut off: the row decides, and whoever wins cleans up after itself.
+        await asyncio.shield(end)
 
 
-async def _serve(claim: Claim, temporary: Path) -> Coroutine[Any, Any, None] | None:
+async def _serve(claim: Claim) -> Coroutine[Any, Any, None] | None:
     """The way the job is to end: with its picture or with a failure. ``None`` when somebody else ended it: then the
     call was cut off, quietly."""
     began = time.monotonic()
     try:
         with shared.running(claim):
-            served = await shared.router.serve(claim, deadline=began + claim.remaining_s, result=temporary)
+            served = await shared.router.serve(claim, deadline=began + claim.remaining_s)
     except AttemptFailed as failed:
         return _fail(claim, failed.failure, attempt=failed.attempt, at=failed.at)
     except (asyncio.CancelledError, Unavailable):
@@ -83,30 +77,32 @@ async def _store(claim: Claim, served: Served, began: float) -> None:
     except (OSError, StorageFull) as error:
         # No OSError leaves an actor: one that is a TimeoutError would keep dramatiq's thread asking for ever.
         failure = error if isinstance(error, StorageFull) else InternalError(f"Storing the picture failed: {error}")
+        await asyncio.to_thread(served.picture.path.unlink, missing_ok=True)
         await _fail(claim, failure, attempt=served.attempt, at=served.at)
         return
     metrics.STORAGE_SECONDS.observe(time.monotonic() - writing)
     shared.failpoints.hit("file-written")
-    final = None
+    final, late = None, False
+    what: dict[str, Any] = {
+        "key": key,
+        "served_by": served.served_by,
+        "attempt": served.attempt,
+        "since_response_s": time.monotonic() - served.at,
+    }
     try:
-        final = await jobs.succeed(
-            shared.db,
-            claim,
-            served.picture,
-            key=key,
-            served_by=served.served_by,
-            attempt=served.attempt,
-            since_response_s=time.monotonic() - served.at,
-        )
+        final = await jobs.succeed(shared.db, claim, served.picture, **what)
+        if final is None and claim.options.keep_late_result:
+            late = await jobs.keep_late(shared.db, claim, served.picture, **what)
     finally:
-        if final is None:
+        if final is None and not late:
             await _withdraw(claim, key)
     shared.failpoints.hit("committed")
     await retention.drop_payloads(shared.storage, [final])
-    if final is not None:
-        logs.event("job.succeeded", seconds=round(time.monotonic() - began, 3), bytes=served.picture.bytes)
-    else:
+    if final is None and not late:
         logs.event("job.superseded", claim_no=claim.claim_no)
+        return
+    seconds = round(time.monotonic() - began, 3)
+    logs.event("job.late_result" if late else "job.succeeded", seconds=seconds, bytes=served.picture.bytes)
 
 
 async def _withdraw(claim: Claim, key: str) -> None:

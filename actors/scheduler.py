@@ -1,6 +1,6 @@
 """APScheduler: knows when, never what. Any number may run; the one that holds the lease acts.
 
-Everything is sent to the workers, except expiry, which must not wait behind the queue and acts itself.
+Everything is sent to the workers, except expiry and the measuring of calls, which must not wait behind the queue.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from photochanger import config, leases, logs, retention, settings
+from photochanger import config, leases, logs, retention, settings, usual
 from photochanger.broker import messages
 from photochanger.config import Config
 from photochanger.db import Database
@@ -25,8 +25,17 @@ LEASE = "scheduler"
 LEASE_S = 15.0
 RENEW_S = 5.0
 EXPIRE_EVERY_S = 1.0
+MEASURE_EVERY_S = 5.0
 #: Sweep → seconds between runs. Bytes are gone ≤15 minutes after their time.
-SWEEPS_EVERY_S = {"results": 300, "originals": 300, "media": 300, "orphans": 600, "history": 3600, "queue": 3600}
+SWEEPS_EVERY_S = {
+    "results": 300,
+    "originals": 300,
+    "media": 300,
+    "orphans": 600,
+    "history": 3600,
+    "queue": 3600,
+    "limits": 60,
+}
 
 
 class Scheduler:
@@ -51,6 +60,7 @@ class Scheduler:
         now = datetime.now(UTC)
         self._timers.add_job(self.renew, "interval", seconds=RENEW_S, next_run_time=now)
         self._timers.add_job(self.expire, "interval", seconds=EXPIRE_EVERY_S)
+        self._timers.add_job(self.measure, "interval", seconds=MEASURE_EVERY_S)
         for task, every_s in SWEEPS_EVERY_S.items():
             due_in_s = min(max(1.0, every_s - age_s.get(task, every_s)), every_s)
             due = now + timedelta(seconds=due_in_s)
@@ -75,6 +85,14 @@ class Scheduler:
                 await retention.record_run(self.db, "expire", removed)
         except Unavailable:
             return  # web and workers expire their own; the next second tries again
+
+    async def measure(self) -> None:
+        """Rolls up how long the newest calls took: routes and admission decide by it."""
+        try:
+            if await leases.hold(self.db, LEASE, self.holder, ttl_s=LEASE_S):
+                await retention.record_run(self.db, "measure", await usual.measure(self.db))
+        except Unavailable:
+            return  # what was measured before serves on
 
     async def send(self, task: str) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -13,14 +13,17 @@ import dramatiq
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.middleware import Middleware
 
-from photochanger import access, jobs, logs, providers, retention, settings, vault
+from photochanger import access, jobs, logs, providers, retention, settings, usual, vault
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.failpoints import Failpoints
 from photochanger.failures import Unavailable
+from photochanger.gate import Gate
 from photochanger.image_pool import ImagePool
 from photochanger.jobs import Claim
 from photochanger.routing import Router
+from photochanger.rungs import Surroundings
+from photochanger.settings import Fresh
 from photochanger.storage.local import LocalStorage
 from photochanger.tokens import master_keys
 
@@ -31,8 +34,9 @@ WATCH_S = 0.5
 class Workshop(Middleware):
     """Opened when the worker boots, on dramatiq's event loop; closed when it has drained."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, worker_id: Callable[[], int | None]) -> None:
         self.config = config
+        self.worker_id = worker_id
         self.failpoints = Failpoints(config)
         self.db: Database
         self.storage: LocalStorage
@@ -75,12 +79,18 @@ class Workshop(Middleware):
             return refusal
         self.pool = ImagePool(self.config.image_processes)
         await self.pool.start()
+        times, current = Fresh(lambda: usual.load(self.db)), Fresh(lambda: settings.load(self.db))
         self.router = Router(
-            self.db,
-            self.storage,
-            self.pool,
-            providers.registry(),
-            access=lambda provider: access.to(provider, self.db, keys, self.config),
+            Surroundings(
+                self.db,
+                self.storage,
+                self.pool,
+                providers.registry(),
+                access=lambda provider: access.to(provider, self.db, keys, self.config),
+                gate=Gate(self.db, self.worker_id),
+                times=times.get,
+                settings=current.get,
+            )
         )
         self._look = asyncio.Event()
         self._watch = asyncio.create_task(self._watch_running())
@@ -91,7 +101,7 @@ class Workshop(Middleware):
         with contextlib.suppress(asyncio.CancelledError):
             await self._watch
         self.pool.close()
-        for provider in self.router.registry.values():
+        for provider in self.router.its.registry.values():
             await provider.close()
         await self.db.close()
 

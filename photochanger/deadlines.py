@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+#: Seconds kept back to make the result durable and final (a 20 MB file: 0.1 s here; ten times that for a slow disk).
+STORE_S = 1.0
+
 
 def expires_at(created_at: datetime, t_sync_response: timedelta) -> datetime:
     """When the waiting camera must have its answer.

@@ -16,16 +16,21 @@ from uuid import UUID
 import orjson
 from psycopg.types.json import Jsonb
 
+from photochanger import admission
+from photochanger.admission import NoRoom, Work
 from photochanger.broker import messages
-from photochanger.db import Database, Row
-from photochanger.failures import Failure, ProviderFailure, SlotDisabled, SyncTimeout
+from photochanger.db import Database, Row, fetch
+from photochanger.failures import Conflict, Failure, IdempotencyMismatch, ProviderFailure, SlotDisabled, SyncTimeout
 from photochanger.providers import Picture
+from photochanger.slots import Options as SlotOptions
 from photochanger.states import MAX_CLAIMS, JobStatus
 
 #: Rung with a job's id whenever one becomes final.
 JOB_BELL = "photochanger_job"
 #: Rows expired in one statement.
 EXPIRE_BATCH = 500
+#: Seconds a call that runs at the deadline may go on where its slot keeps late results.
+LATE_S = 60.0
 #: Seconds a worker keeps trying to say how a job ended while PostgreSQL is away; past that, expiry has decided.
 FINAL_PATIENCE_S = 60.0
 
@@ -33,7 +38,8 @@ _COLUMNS = """
 job.id, job.slot_id, job.status::text AS status, job.is_finalized, job.failure_reason, job.failure_detail,
 job.created_at, job.expires_at, job.finalized_at, job.claim_no, job.payload_path, job.payload_mime,
 job.payload_bytes, job.payload_sha256, job.result_file_path, job.result_mime, job.result_bytes, job.result_sha256,
-job.result_width, job.result_height, job.result_expires_at, job.served_by
+job.result_width, job.result_height, job.result_expires_at, job.served_by,
+coalesce((job.snapshot #>> '{options,keep_late_result}')::boolean, false) AS keeps_late
 """
 
 
@@ -42,7 +48,8 @@ class Submission:
     """A photo that has been received and stored.
 
     ``elapsed_s``: seconds since the request began, which count against the deadline. ``fields``: what else the
-    camera sent, kept as it came.
+    camera sent, kept as it came. ``key``: what a photo that comes again is known by, for ``key_s`` seconds; it joins
+    the job that has the key, if that may still answer it (any job's answer, where ``key_is_final``).
     """
 
     job_id: UUID
@@ -57,6 +64,11 @@ class Submission:
     t_original_retention_s: float
     max_pixels: int
     fields: Mapping[str, str] = field(default_factory=dict)
+    work: Work = field(default_factory=Work)
+    priority: int = 0
+    key: str | None = None
+    key_s: float = 0.0
+    key_is_final: bool = False
 
 
 _SUBMIT = f"""
@@ -65,6 +77,17 @@ WITH slot_now AS MATERIALIZED (
     WHERE id = %(slot_id)s AND is_active AND archived_at IS NULL
 ), began AS MATERIALIZED (
     SELECT clock_timestamp() - %(elapsed_s)s * interval '1 second' AS created_at
+), {admission.FORECAST}
+, admitted AS MATERIALIZED (SELECT FROM slot_now, forecast WHERE wait_s <= %(most_wait_s)s)
+, keyed AS (
+    INSERT INTO request_key AS k (key, job_id, payload_sha256, expires_at)
+    SELECT %(key)s, %(job_id)s, %(payload_sha256)s, clock_timestamp() + %(key_s)s * interval '1 second'
+    FROM admitted WHERE %(key)s::text IS NOT NULL
+    ON CONFLICT (key) DO UPDATE SET job_id = EXCLUDED.job_id, payload_sha256 = EXCLUDED.payload_sha256,
+        expires_at = EXCLUDED.expires_at
+    WHERE k.expires_at <= clock_timestamp() OR (NOT %(key_is_final)s AND EXISTS (
+        SELECT FROM job WHERE job.id = k.job_id AND status IN ('failed', 'timed_out', 'cancelled')))
+    RETURNING key
 ), made AS (
     INSERT INTO job (id, slot_id, status, created_at, expires_at, snapshot, fields,
                      payload_path, payload_mime, payload_bytes, payload_sha256)
@@ -72,63 +95,121 @@ WITH slot_now AS MATERIALIZED (
            jsonb_build_object('slot_name', s.name, 'slot_version', s.version, 'route', s.route,
                               'options', s.options) || %(times)s,
            %(fields)s, %(payload_path)s, %(payload_mime)s, %(payload_bytes)s, %(payload_sha256)s
-    FROM slot_now s, began b
+    FROM slot_now s, began b, admitted WHERE %(key)s::text IS NULL OR EXISTS (SELECT FROM keyed)
     RETURNING id, created_at, expires_at
 ), logged AS (
     INSERT INTO processing_log (job_id, at, event) SELECT id, created_at, 'received' FROM made
 ), sent AS (
-    INSERT INTO dramatiq.queue (message_id, state, message)
-    SELECT id, 'queued', %(message)s::jsonb FROM made
-    RETURNING 1
+    INSERT INTO dramatiq.queue (message_id, state, message, priority, lane, lane_until, work_s)
+    SELECT id, 'queued', %(message)s::jsonb, %(priority)s, %(lane)s,
+           created_at + %(lane_wait_s)s * interval '1 second', %(work_s)s FROM made
+    RETURNING pg_notify('{messages.QUEUE_BELL}', '')
 )
-SELECT expires_at, extract(epoch FROM expires_at - clock_timestamp())::float8 AS remaining_s,
-       pg_notify('{messages.QUEUE_BELL}', '')
-FROM made, sent
+SELECT made.expires_at, extract(epoch FROM made.expires_at - clock_timestamp())::float8 AS remaining_s,
+       wait_s, capacity, (SELECT count(*) FROM sent) AS rung
+FROM slot_now, forecast LEFT JOIN made ON true
+"""
+_JOIN = """
+WITH known AS (
+    SELECT k.job_id, k.payload_sha256 FROM request_key k
+    WHERE k.key = %(key)s AND k.expires_at > clock_timestamp()
+), joined AS (
+    UPDATE job SET waiters = waiters + 1 FROM known
+    WHERE job.id = known.job_id AND NOT is_finalized AND known.payload_sha256 = %(payload_sha256)s
+)
+SELECT job.id, known.payload_sha256, job.expires_at,
+       greatest(extract(epoch FROM job.expires_at - clock_timestamp()), 0)::float8 AS remaining_s
+FROM known JOIN job ON job.id = known.job_id
 """
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job's deadline, and the seconds left until then."""
+    """The job that will answer, its deadline, and the seconds left until then. ``joined``: another request made it."""
 
+    job_id: UUID
     expires_at: datetime
     remaining_s: float
+    joined: bool = False
 
 
 async def submit(db: Database, submission: Submission) -> Submitted:
-    """Writes job, message and ``received`` in one transaction.
+    """Writes job, message and ``received`` in one transaction, where it can be served before its deadline; joins the
+    job that has its key.
+
+    While much of the room is left, several may come in at once; from then on they are let in one after the other,
+    each seeing those before.
 
     Raises:
+        NoRoom: it could not be served in time.
         SlotDisabled: the slot was switched off or archived since the request began.
+        IdempotencyMismatch: the key was used for another photo.
         Unavailable: PostgreSQL cannot be reached; nothing was written, or the job runs and expires by itself.
     """
-    message = messages.message("process_job", message_id=str(submission.job_id), job_id=str(submission.job_id))
-    rows = await db.fetch(
-        _SUBMIT,
-        {
-            "message": message.body,
-            "job_id": submission.job_id,
-            "slot_id": submission.slot_id,
-            "elapsed_s": submission.elapsed_s,
-            "t_sync_response_s": submission.t_sync_response_s,
-            "times": Jsonb(
-                {
-                    "t_sync_response_s": submission.t_sync_response_s,
-                    "t_result_retention_s": submission.t_result_retention_s,
-                    "t_original_retention_s": submission.t_original_retention_s,
-                    "max_pixels": submission.max_pixels,
-                }
-            ),
-            "fields": Jsonb(dict(submission.fields), dumps=orjson.dumps),
-            "payload_path": submission.payload_path,
-            "payload_mime": submission.payload_mime,
-            "payload_bytes": submission.payload_bytes,
-            "payload_sha256": submission.payload_sha256,
-        },
-    )
+    params = _params(submission)
+    slack_s = submission.t_sync_response_s - submission.elapsed_s - submission.work.need_s
+    for _ in range(3):  # a key's job may end between the two looks
+        rows = await db.fetch(_SUBMIT, {**params, "most_wait_s": max(0.0, slack_s * admission.AT_ONCE)})
+        row = rows[0] if rows else None
+        if row is not None and row["expires_at"] is None and row["wait_s"] <= slack_s:
+            row = await _submit_in_turn(db, {**params, "most_wait_s": max(0.0, slack_s)})
+        if row is None:
+            raise SlotDisabled()
+        if row["expires_at"] is not None:
+            return Submitted(submission.job_id, row["expires_at"], row["remaining_s"])
+        if joined := await _join(db, submission):
+            return joined
+        if row["wait_s"] > max(0.0, slack_s):
+            raise NoRoom(row["wait_s"], row["capacity"])
+    raise Conflict("The same photo's job ended again and again while this one was being taken")
+
+
+async def _submit_in_turn(db: Database, params: Mapping[str, Any]) -> Row | None:
+    async with db.transaction() as connection:
+        await connection.execute(b"SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (admission.LOCK, params["lane"]))
+        rows = await fetch(connection, _SUBMIT, params)
+    return rows[0] if rows else None
+
+
+async def _join(db: Database, submission: Submission) -> Submitted | None:
+    if submission.key is None:
+        return None
+    rows = await db.fetch(_JOIN, {"key": submission.key, "payload_sha256": submission.payload_sha256})
     if not rows:
-        raise SlotDisabled()
-    return Submitted(rows[0]["expires_at"], rows[0]["remaining_s"])
+        return None
+    if rows[0]["payload_sha256"] != submission.payload_sha256:
+        raise IdempotencyMismatch()
+    return Submitted(rows[0]["id"], rows[0]["expires_at"], rows[0]["remaining_s"], joined=True)
+
+
+def _params(submission: Submission) -> dict[str, Any]:
+    message = messages.message("process_job", message_id=str(submission.job_id), job_id=str(submission.job_id))
+    own = ("job_id", "slot_id", "elapsed_s", "t_sync_response_s", "payload_path", "payload_mime", "payload_bytes",
+           "payload_sha256", "priority", "key", "key_s", "key_is_final")  # fmt: skip
+    kept = ("t_sync_response_s", "t_result_retention_s", "t_original_retention_s", "max_pixels")
+    return {
+        **{name: getattr(submission, name) for name in own},
+        "message": message.body,
+        "times": Jsonb({name: getattr(submission, name) for name in kept}),
+        "fields": Jsonb(dict(submission.fields), dumps=orjson.dumps),
+        "lane": submission.work.lane,
+        "lane_wait_s": submission.work.lane_wait_s,
+        "work_s": submission.work.work_s,
+    }
+
+
+async def forget_keys(db: Database) -> int:
+    """Deletes the keys of photos and requests that have run out."""
+    rows = await db.fetch("DELETE FROM request_key WHERE expires_at <= clock_timestamp() RETURNING 1 AS gone")
+    return len(rows)
+
+
+async def leave(db: Database, job_id: UUID) -> bool:
+    """One request no longer waits for the job; whether it was the last."""
+    rows = await db.fetch(
+        "UPDATE job SET waiters = waiters - 1 WHERE id = %(id)s AND NOT is_finalized RETURNING waiters", {"id": job_id}
+    )
+    return bool(rows) and rows[0]["waiters"] <= 0
 
 
 @dataclass(frozen=True)
@@ -145,6 +226,7 @@ class Claim:
     payload_mime: str
     route: Mapping[str, Any]
     max_pixels: int
+    options: SlotOptions = field(default_factory=SlotOptions)
     reference: str | None = None
 
 
@@ -167,7 +249,7 @@ WITH locked AS MATERIALIZED (
 SELECT id AS job_id, claim_no, slot_id, extract(epoch FROM expires_at - now)::float8 AS remaining_s,
        extract(epoch FROM now - created_at)::float8 AS queue_wait_s,
        payload_path, payload_mime, snapshot->'route' AS route, (snapshot->>'max_pixels')::bigint AS max_pixels,
-       provider_job_reference AS reference,
+       snapshot->'options' AS options, provider_job_reference AS reference,
        -- not durable by itself: ``dispatch`` commits after it, before anything is paid for
        set_config('synchronous_commit', 'off', true) AS unflushed
 FROM won
@@ -188,6 +270,7 @@ async def claim(db: Database, job_id: UUID, *, usual_s: Mapping[str, float]) -> 
         return None
     row = rows[0]
     del row["unflushed"]
+    row["options"] = SlotOptions.model_validate(row["options"] or {}, extra="ignore")
     return Claim(**row)
 
 
@@ -288,7 +371,9 @@ responded AS (
 _KEEP = """
 payload_path = CASE WHEN coalesce((snapshot->>'t_original_retention_s')::float8, 0) > 0 THEN payload_path END,
 payload_expires_at = at.now + least((snapshot->>'t_original_retention_s')::float8,
-                                    (snapshot->>'t_result_retention_s')::float8) * interval '1 second'
+                                    (snapshot->>'t_result_retention_s')::float8) * interval '1 second',
+cost = (SELECT coalesce(sum(cost), 0) FROM attempt WHERE job_id = job.id AND id IS DISTINCT FROM %(attempt)s::bigint)
+       + %(cost)s
 """
 
 _SUCCEED = f"""
@@ -318,23 +403,24 @@ async def succeed(
     Raises:
         Unavailable: PostgreSQL stayed away for ``FINAL_PATIENCE_S``.
     """
-    rows = await db.fetch(
-        _SUCCEED,
-        {
-            "job_id": claim.job_id,
-            "claim_no": claim.claim_no,
-            "key": key,
-            "mime": picture.mime,
-            "bytes": picture.bytes,
-            "sha256": picture.sha256,
-            "width": picture.width,
-            "height": picture.height,
-            "served_by": served_by,
-            **_attempt_end(attempt, since_response_s, picture=picture),
-        },
-        patience_s=FINAL_PATIENCE_S,
-    )
+    params = _result(claim, picture, key=key, served_by=served_by)
+    params |= _attempt_end(attempt, since_response_s, picture=picture)
+    rows = await db.fetch(_SUCCEED, params, patience_s=FINAL_PATIENCE_S)
     return Final(rows[0]["job_id"], rows[0]["drop_payload"]) if rows else await _already(db, claim, key)
+
+
+def _result(claim: Claim, picture: Picture, *, key: str, served_by: str) -> dict[str, Any]:
+    return {
+        "job_id": claim.job_id,
+        "claim_no": claim.claim_no,
+        "key": key,
+        "mime": picture.mime,
+        "bytes": picture.bytes,
+        "sha256": picture.sha256,
+        "width": picture.width,
+        "height": picture.height,
+        "served_by": served_by,
+    }
 
 
 async def _already(db: Database, claim: Claim, key: str) -> Final | None:
@@ -342,6 +428,32 @@ async def _already(db: Database, claim: Claim, key: str) -> Final | None:
     row = await find(db, claim.job_id)
     ours = row is not None and row["result_file_path"] == key and row["claim_no"] == claim.claim_no
     return Final(claim.job_id, None) if ours else None
+
+
+_KEEP_LATE = f"""
+WITH locked AS MATERIALIZED (
+    SELECT id FROM job WHERE id = %(job_id)s FOR UPDATE
+), at AS MATERIALIZED (SELECT id, clock_timestamp() AS now FROM locked)
+, won AS (
+    UPDATE job SET result_expires_at = at.now + (snapshot->>'t_result_retention_s')::float8 * interval '1 second',
+        result_file_path = %(key)s, result_mime = %(mime)s, result_bytes = %(bytes)s, result_sha256 = %(sha256)s,
+        result_width = %(width)s, result_height = %(height)s, served_by = %(served_by)s,
+        cost = (SELECT coalesce(sum(cost), 0) FROM attempt WHERE job_id = job.id AND id <> %(attempt)s) + %(cost)s
+    FROM at
+    WHERE job.id = at.id AND claim_no = %(claim_no)s AND status = 'timed_out' AND result_sha256 IS NULL
+    RETURNING job.id
+), {_RESPONDED}
+SELECT id FROM won
+"""
+
+
+async def keep_late(
+    db: Database, claim: Claim, picture: Picture, *, key: str, served_by: str, attempt: int, since_response_s: float
+) -> bool:
+    """Keeps a picture that came after its job had timed out; the job stays timed out. False: it is not wanted."""
+    params = _result(claim, picture, key=key, served_by=served_by)
+    params |= _attempt_end(attempt, since_response_s, picture=picture)
+    return bool(await db.fetch(_KEEP_LATE, params, patience_s=FINAL_PATIENCE_S))
 
 
 async def fail(
@@ -474,7 +586,7 @@ FROM won
 async def expire(db: Database, job_ids: Iterable[UUID] | None = None) -> list[Final]:
     """Times out overdue jobs: those of ``job_ids``, or any (at most ``EXPIRE_BATCH``)."""
     ids = list(job_ids) if job_ids is not None else None
-    rows = await db.fetch(_EXPIRE, {"ids": ids})
+    rows = await db.fetch(_EXPIRE, {"ids": ids, "attempt": None, "cost": 0})
     return [Final(row["job_id"], row["drop_payload"]) for row in rows]
 
 
@@ -497,11 +609,14 @@ FINAL_OF = f"SELECT {_COLUMNS}, clock_timestamp() AS now FROM job WHERE id = ANY
 
 
 async def unfinished(db: Database, claims: Mapping[UUID, int]) -> set[UUID]:
-    """Which jobs may still be worked on under their claim: not final, not overdue, and claimed by nobody since."""
+    """Which jobs may still be worked on under their claim: not final, not overdue, and claimed by nobody since; or
+    timed out so lately that a call of theirs may finish, where their slot keeps late results."""
     rows = await db.fetch(
         "SELECT id FROM job "
         "JOIN unnest(%(ids)s::uuid[], %(claims)s::int[]) AS mine (id, claim_no) USING (id, claim_no) "
-        "WHERE NOT is_finalized AND expires_at > clock_timestamp()",
-        {"ids": list(claims), "claims": list(claims.values())},
+        "WHERE (NOT is_finalized AND expires_at > clock_timestamp()) OR ("
+        "(NOT is_finalized OR status = 'timed_out') AND (snapshot #>> '{options,keep_late_result}')::boolean "
+        "AND expires_at > clock_timestamp() - %(late_s)s * interval '1 second')",
+        {"ids": list(claims), "claims": list(claims.values()), "late_s": LATE_S},
     )
     return {row["id"] for row in rows}

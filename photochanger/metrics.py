@@ -69,13 +69,32 @@ async def _from_database(db: Database) -> list[GaugeMetricFamily]:
     try:
         queue = (await db.fetch(_QUEUE))[0]
         runs = await db.fetch("SELECT name, extract(epoch FROM last_run_at)::float8 AS at FROM scheduled_run")
+        open_breakers = await db.fetch(
+            "SELECT provider, (open_until IS NOT NULL)::int AS open FROM breaker ORDER BY provider"
+        )
+        used = await db.fetch(
+            "SELECT key, sum(amount)::float8 AS used FROM limit_use WHERE expires_at > clock_timestamp() "
+            "AND key NOT LIKE 'ingest/address/%' GROUP BY key ORDER BY key"
+        )
     except Unavailable:
         return [GaugeMetricFamily("photochanger_database_up", "PostgreSQL answers", value=0)]
+    breakers = GaugeMetricFamily("photochanger_breaker_open", "The provider is not asked", labels=["provider"])
+    for row in open_breakers:
+        breakers.add_metric([row["provider"]], row["open"])
+    limits = GaugeMetricFamily("photochanger_limit_used", "Used of a limit or budget", labels=["limit"])
+    for row in used:
+        limits.add_metric([row["key"]], row["used"])
     last_run = GaugeMetricFamily("photochanger_last_run_timestamp_seconds", "Last run of a task", labels=["task"])
     for row in runs:
         last_run.add_metric([row["name"]], row["at"])
     gauges = [GaugeMetricFamily(name, words, value=queue[column]) for column, (name, words) in _GAUGES.items()]
-    return [GaugeMetricFamily("photochanger_database_up", "PostgreSQL answers", value=1), *gauges, last_run]
+    return [
+        GaugeMetricFamily("photochanger_database_up", "PostgreSQL answers", value=1),
+        *gauges,
+        last_run,
+        breakers,
+        limits,
+    ]
 
 
 class _Ready(Collector):

@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -48,6 +50,14 @@ class Settings(BaseModel):
     t_job_history_d: Annotated[int, Field(ge=1, le=3650)] = 365
     max_upload_bytes: Annotated[int, Field(ge=64 * 1024, le=1024**3)] = 50 * 1024**2
     max_pixels: Annotated[int, Field(ge=1_000_000, le=1_000_000_000)] = 110_000_000
+    #: Bytes of the media root's disk that photos leave free: with less, they are refused before anything is paid.
+    disk_reserve_bytes: Annotated[int, Field(ge=0)] = 512 * 1024**2
+    #: Photos a minute: over all slots, to any one slot, from any one address. None: as many as come.
+    ingest_per_minute: Annotated[int, Field(ge=1)] | None = None
+    ingest_per_minute_slot: Annotated[int, Field(ge=1)] | None = None
+    ingest_per_minute_address: Annotated[int, Field(ge=1)] | None = None
+    #: Where a day begins, for calls and budgets of a day: an IANA name like Europe/Moscow.
+    time_zone: str = "UTC"
     plain_links: bool = False
     public_base_url: str | None = None
     #: What is set about providers themselves, by provider; what is silent keeps the driver's default.
@@ -70,6 +80,15 @@ class Settings(BaseModel):
         if parts is None or parts.path or "@" in parts.netloc:
             raise ValueError("must be like https://photos.example.com, with nothing behind the host")
         return f"{parts.scheme}://{parts.netloc}"
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError("is not a time zone; write one like Europe/Moscow") from None
+        return value
 
     @field_validator("providers")
     @classmethod
@@ -122,7 +141,28 @@ async def save(db: Database, changes: dict[str, Any]) -> Settings:
                 b"ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value, updated_at = clock_timestamp()",
                 (key, Jsonb(values[key])),
             )
+        if "providers" in changes:
+            await connection.execute(b"DELETE FROM breaker")  # what has opened one may have been put right
+            await _set_lanes(connection, merged)
     return merged
+
+
+async def set_lanes(db: Database) -> None:
+    """Makes the queue's lanes as wide as the providers' settings say: at start, for those never saved."""
+    async with db.transaction() as connection:
+        await _set_lanes(connection, await load(db))
+
+
+async def _set_lanes(connection: AsyncConnection[Any], current: Settings) -> None:
+    widths = {}
+    for name, provider in providers.registry().items():
+        with contextlib.suppress(ValidationError):  # those of another version say so when they are used
+            options = provider.options.model_validate(current.providers.get(name, {}))
+            widths[name] = getattr(options, "max_concurrent", None)
+    narrow = [(name, width) for name, width in widths.items() if width is not None]
+    await connection.execute(b"DELETE FROM dramatiq.lane")
+    async with connection.cursor() as cursor:
+        await cursor.executemany(b"INSERT INTO dramatiq.lane (name, width) VALUES (%s, %s)", narrow)
 
 
 async def wrong_media_root(db: Database, storage: LocalStorage) -> str | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from psycopg.types.json import Jsonb
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from photochanger import access, providers, settings, templates
 from photochanger.db import Database, Row, fetch
 from photochanger.failures import FieldError, InvalidSettings, SlotNotFound, VersionMismatch
+from photochanger.providers import Price
 from photochanger.settings import Settings
 
 FIRST_SLOTS = 15
@@ -40,13 +41,38 @@ class Route(BaseModel):
     hedge: bool = False
 
 
+class BudgetPeriod(BaseModel):
+    """Money for a named stretch of time, like one evening; ``amount`` in the currency of the providers' prices."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}$")]
+    begins_at: AwareDatetime
+    ends_at: AwareDatetime
+    amount: Price
+
+    @model_validator(mode="after")
+    def _forwards(self) -> BudgetPeriod:
+        if self.ends_at <= self.begins_at:
+            raise ValueError("ends_at must come after begins_at")
+        return self
+
+
 class Options(BaseModel):
-    """How a slot answers. ``on_disconnect``: what becomes of the job when the camera hangs up."""
+    """How a slot answers. ``on_disconnect``: what becomes of the job when the camera hangs up. ``join_duplicates``: a
+    photo that comes again while its job may still answer it joins that job, instead of being paid for twice.
+    ``keep_late_result``: a call that runs at the deadline may finish, and its picture is kept for the guest although
+    the camera has had its 504. ``budget_*``: what this slot's calls may cost, in the currency of the providers' prices;
+    a call that would go over it is not made."""
 
     model_config = ConfigDict(extra="forbid")
 
     on_disconnect: Literal["keep", "cancel"] = "keep"
     answer: Literal["picture", "multipart"] = "picture"
+    join_duplicates: bool = True
+    keep_late_result: bool = False
+    budget_per_day: Price | None = None
+    budget_period: BudgetPeriod | None = None
 
 
 class Slot(BaseModel):
@@ -150,7 +176,13 @@ async def create_first(db: Database) -> None:
             await connection.execute(
                 b"INSERT INTO slot (id, name, is_active, route, options) VALUES (%s, %s, %s, %s, %s) "
                 b"ON CONFLICT (id) DO NOTHING",
-                (slot.id, slot.name, slot.is_active, Jsonb(slot.route.model_dump()), Jsonb(slot.options.model_dump())),
+                (
+                    slot.id,
+                    slot.name,
+                    slot.is_active,
+                    Jsonb(slot.route.model_dump()),
+                    Jsonb(slot.options.model_dump(mode="json")),
+                ),
             )
 
 

@@ -127,6 +127,10 @@ class Job(Row):
     claimed_at: Mapped[datetime | None]
     finalized_at: Mapped[datetime | None]
     claim_no: Mapped[int] = mapped_column(server_default=text("0"))
+    #: Requests that wait for it: the one that made it, and those of the same photo that have joined.
+    waiters: Mapped[int] = mapped_column(server_default=text("1"))
+    #: What its attempts have cost, in the currency of the providers' prices.
+    cost: Mapped[Decimal] = mapped_column(server_default=text("0"))
     snapshot: Mapped[dict[str, Any]]
     #: What the camera sent beside the photo; never interpreted.
     fields: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
@@ -150,7 +154,8 @@ class Job(Row):
         CheckConstraint(
             "is_finalized = (status NOT IN ('pending', 'processing'))"
             " AND is_finalized = (finalized_at IS NOT NULL)"
-            " AND (status = 'succeeded') = (result_sha256 IS NOT NULL)"
+            " AND CASE status WHEN 'succeeded' THEN result_sha256 IS NOT NULL"
+            " WHEN 'timed_out' THEN true ELSE result_sha256 IS NULL END"
             " AND (status IN ('failed', 'timed_out', 'cancelled')) = (failure_reason IS NOT NULL)",
             name="final_is_whole",
         ),
@@ -253,6 +258,13 @@ class Message(Row):
     due_at: Mapped[datetime] = mapped_column(server_default=NOW)
     worker_id: Mapped[int | None]
     leased_at: Mapped[datetime | None]
+    #: The provider that is asked first. A lane with a width (``Lane``) is claimed no wider than that, so that photos
+    #: which wait for one provider hold no thread; from ``lane_until`` on they are claimed all the same, for the rest
+    #: of their route.
+    lane: Mapped[str] = mapped_column(server_default=text("''"))
+    lane_until: Mapped[datetime | None]
+    #: Seconds a thread is expected to be busy with it.
+    work_s: Mapped[float] = mapped_column(server_default=text("0"))
 
     __table_args__ = (
         # A stock dramatiq-pg consumer sets ``mtime`` without ``leased_at``: it must never run on this table.
@@ -276,3 +288,68 @@ class WorkerRow(Row):
     draining: Mapped[bool] = mapped_column(server_default=text("false"))
 
     __table_args__ = ({"schema": "dramatiq"},)
+
+
+class Lane(Row):
+    """How many messages of a lane may be in hand at once, over all workers: its provider's concurrent calls."""
+
+    __tablename__ = "lane"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    width: Mapped[int]
+
+    __table_args__ = ({"schema": "dramatiq"},)
+
+
+class LimitUse(Row):
+    """What is used of a limit, by whom, and until when: permits, calls of a minute or day, money (``limits.py``).
+    Permits go with the row of the worker that holds them."""
+
+    __tablename__ = "limit_use"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str] = mapped_column(primary_key=True)
+    amount: Mapped[Decimal]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    worker_id: Mapped[int | None] = mapped_column(ForeignKey("dramatiq.worker.id", ondelete="CASCADE"))
+
+    __table_args__ = (Index("ix_limit_use_worker_id", "worker_id", postgresql_where=text("worker_id IS NOT NULL")),)
+
+
+class Breaker(Row):
+    """A provider that fails: how often in a row, and until when it is not asked (``breakers.py``)."""
+
+    __tablename__ = "breaker"
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    failures: Mapped[int]
+    failed_at: Mapped[datetime]
+    openings: Mapped[int] = mapped_column(server_default=text("0"))
+    #: NULL: it is asked as usual.
+    open_until: Mapped[datetime | None]
+    #: While somebody tries whether it is well again.
+    probe_until: Mapped[datetime | None]
+    cause: Mapped[str]
+    detail: Mapped[str]
+
+
+class UsualTime(Row):
+    """How long recent calls took and what they cost, by provider, operation and model (``usual.py``)."""
+
+    __tablename__ = "usual_time"
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    operation: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    calls: Mapped[int]
+    p50_s: Mapped[float]
+    p90_s: Mapped[float]
+    mean_s: Mapped[float]
+    mean_cost: Mapped[Decimal]
+    measured_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class RequestKey(Row):
+    """Which job answers a photo that comes again, or an Idempotency-Key; the key's uniqueness decides the race."""
+
+    __tablename__ = "request_key"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[UUID]
+    payload_sha256: Mapped[str]
+    expires_at: Mapped[datetime] = mapped_column(index=True)

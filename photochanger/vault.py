@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from photochanger import settings
+from photochanger import breakers, settings
 from photochanger.config import ConfigError
 from photochanger.db import Database, Row
 from photochanger.failures import InternalError, Unavailable
@@ -91,6 +91,7 @@ async def store(db: Database, keys: MasterKeys, provider: str, secret: str) -> N
             "sealed": _seal(data_key, secret.encode(), _bound(row_id, provider)),
         },
     )
+    await breakers.reset(db, provider)
 
 
 async def read(db: Database, keys: MasterKeys, provider: str) -> str | None:

@@ -16,10 +16,12 @@ import falcon.asgi
 import orjson
 
 from photochanger import images, jobs, logs, metrics, retention
+from photochanger.admission import NoRoom, Work
 from photochanger.db import Row
 from photochanger.failures import (
     Cancelled,
     Failure,
+    InvalidRequest,
     ResultExpired,
     SlotDisabled,
     SlotNotFound,
@@ -36,6 +38,9 @@ from web.services import Services
 from web.uploads import Upload
 from web.waiting import GRACE_S, Waiter
 
+#: Seconds in which an Idempotency-Key answers with its job, and the characters it may have.
+IDEMPOTENCY_S = 24 * 3600.0
+MAX_KEY = 255
 READ_BYTES = 256 * 1024
 _PREFER = re.compile(r"\s*([a-z-]+)\s*(?:=\s*\"?(\d{1,9})\"?)?\s*(?:;.*)?$", re.IGNORECASE)
 
@@ -68,6 +73,9 @@ class Ingest:
         """Receives the photo, makes the job, waits and answers. Returns the final row; ``None`` for a 202."""
         current = await self._its.settings.get()
         exchange: Exchange = req.scope[SCOPE_KEY]
+        work = await self._its.door.work_of(slot, current)
+        await self._its.door.pass_early(req, resp, slot, current, work)
+        key = idempotency_key(req)
         job_id = uuid4()
         prefer = preferences(req.get_header("Prefer"))
         async with uploads.received(
@@ -82,17 +90,16 @@ class Ingest:
         ) as upload:
             logs.job_id.set(str(job_id))
             with self._its.waiting.waiter(job_id) as waiter:
-                submitted = await self._submit(upload, job_id, slot, current, began)
-                req.context.job_id = str(job_id)
-                waiter.deadline = time.monotonic() + submitted.remaining_s
+                submitted = await self._submit(upload, job_id, slot, current, began, work=work, key=key)
+                req.context.job_id = str(submitted.job_id)
                 wished_s = 0.0 if "respond-async" in prefer else prefer.get("wait", float("inf"))
                 patience_s = min(wished_s, submitted.remaining_s + GRACE_S)
-                row = await self._wait(waiter, exchange, slot, patience_s) if patience_s > 0 else None
+                row = await self._outcome(submitted, waiter, exchange, slot, patience_s)
         if row is not None:
             await self._answer(req, resp, row, slot, current)
         elif patience_s == wished_s:
             end = submitted.expires_at + timedelta(hours=current.t_result_retention_h)
-            accepted(self._its, req, resp, job_id, current, end=end, applied=prefer)
+            accepted(self._its, req, resp, submitted.job_id, current, end=end, applied=prefer)
         else:
             raise SyncTimeout()
         return row
@@ -105,35 +112,76 @@ class Ingest:
             raise SlotDisabled(f"{slot.name} is switched off")
         return slot
 
-    async def _submit(self, upload: Upload, job_id: UUID, slot: Slot, current: Settings, began: float) -> Submitted:
-        """Adopts the photo and writes the job; the photo's file goes again if that fails."""
-        key = f"{PAYLOADS}/{job_id}.{upload.header.extension}"
+    async def _submit(
+        self,
+        upload: Upload,
+        job_id: UUID,
+        slot: Slot,
+        current: Settings,
+        began: float,
+        *,
+        work: Work,
+        key: str | None,
+    ) -> Submitted:
+        """Adopts the photo and writes the job, or joins the one that has the same photo; the photo's file goes again
+        unless the job is made.
+
+        Raises:
+            QueueFull: it could not be served in time.
+        """
+        path = f"{PAYLOADS}/{job_id}.{upload.header.extension}"
         # Not durable on purpose: after a power cut nobody waits for this photo any more. A rename alone is no work for
         # a thread.
-        self._its.storage.adopt(upload.photo, key, durable=False)
+        self._its.storage.adopt(upload.photo, path, durable=False)
+        elapsed_s = time.monotonic() - began
+        submitted = None
         try:
             submitted = await jobs.submit(
                 self._its.db,
                 Submission(
                     job_id=job_id,
                     slot_id=slot.id,
-                    payload_path=key,
+                    payload_path=path,
                     payload_mime=upload.header.mime,
                     payload_bytes=upload.bytes,
                     payload_sha256=upload.sha256,
-                    elapsed_s=time.monotonic() - began,
+                    elapsed_s=elapsed_s,
                     t_sync_response_s=current.t_sync_response_s,
                     t_result_retention_s=current.t_result_retention_h * HOUR_S,
                     t_original_retention_s=current.t_original_retention_h * HOUR_S,
                     max_pixels=current.max_pixels,
                     fields=upload.fields,
+                    work=work,
+                    **_known_by(slot, upload, key, current),
                 ),
             )
-        except BaseException:
-            await asyncio.shield(retention.delete(self._its.storage, [key], kind=PAYLOADS))
-            raise
-        logs.event("job.received", slot=slot.id, bytes=upload.bytes, mime=upload.header.mime)
+        except NoRoom as full:
+            slack_s = current.t_sync_response_s - elapsed_s - work.need_s
+            raise self._its.door.admission.refusal(work, full, slack_s=slack_s) from None
+        finally:
+            if submitted is None or submitted.joined:
+                await asyncio.shield(retention.delete(self._its.storage, [path], kind=PAYLOADS))
+        if submitted.joined:
+            logs.job_id.set(str(submitted.job_id))
+            logs.event("job.joined", slot=slot.id)
+        else:
+            self._its.door.admission.let_in(work)
+            logs.event("job.received", slot=slot.id, bytes=upload.bytes, mime=upload.header.mime)
         return submitted
+
+    async def _outcome(
+        self, submitted: Submitted, waiter: Waiter, exchange: Exchange, slot: Slot, patience_s: float
+    ) -> Row | None:
+        """The final row of the job that answers; ``None`` when patience ran out."""
+        if not submitted.joined:
+            waiter.deadline = time.monotonic() + submitted.remaining_s
+            return await self._wait(waiter, exchange, slot, patience_s) if patience_s > 0 else None
+        with self._its.waiting.waiter(submitted.job_id) as theirs:
+            theirs.deadline = time.monotonic() + submitted.remaining_s
+            row = await jobs.find(self._its.db, submitted.job_id)
+            if row is not None and row["is_finalized"]:
+                return row
+            return await self._wait(theirs, exchange, slot, patience_s) if patience_s > 0 else None
 
     async def _wait(self, waiter: Waiter, exchange: Exchange, slot: Slot, patience_s: float) -> Row | None:
         """The job's final row; ``None`` when patience ran out. A client that hangs up ends the wait."""
@@ -146,7 +194,7 @@ class Ingest:
         if waiter.final.done():
             return waiter.final.result()
         if exchange.gone.is_set():
-            if slot.options.on_disconnect == "cancel":
+            if slot.options.on_disconnect == "cancel" and await jobs.leave(self._its.db, waiter.job_id):
                 final = await jobs.cancel(self._its.db, waiter.job_id, detail="The camera hung up")
                 await retention.drop_payloads(self._its.storage, [final])
                 logs.event("job.cancelled", detail="The camera hung up")
@@ -158,7 +206,7 @@ class Ingest:
     ) -> None:
         job_id = str(row["id"])
         if row["status"] != "succeeded":
-            problems.write(resp, failure_of(row), job_id=job_id)
+            problems.write(resp, failure_of(row), job_id=job_id, result_url=self._late_link(req, row, current))
             return
         link = self._its.url(
             req, current, self._its.result_links, f"/public/results/{job_id}", row["id"], row["result_expires_at"]
@@ -177,6 +225,39 @@ class Ingest:
         resp.content_type = row["result_mime"]
         resp.set_header("Content-Disposition", f'inline; filename="{name}"')
         await send_file(resp, path, row["result_bytes"])
+
+    def _late_link(self, req: falcon.asgi.Request, row: Row, current: Settings) -> str | None:
+        """Where the picture will be, if the call that still runs brings one."""
+        if row["status"] != "timed_out" or not row["keeps_late"]:
+            return None
+        end = row["expires_at"] + timedelta(seconds=jobs.LATE_S, hours=current.t_result_retention_h)
+        return self._its.url(req, current, self._its.result_links, f"/public/results/{row['id']}", row["id"], end)
+
+
+def _known_by(slot: Slot, upload: Upload, key: str | None, current: Settings) -> dict[str, Any]:
+    """What makes a photo that comes again the same one: its Idempotency-Key, else its bytes, while its job lasts."""
+    if key is not None:
+        return {"key": f"key/{slot.id}/{key}", "key_s": IDEMPOTENCY_S, "key_is_final": True}
+    if slot.options.join_duplicates:
+        return {"key": f"photo/{slot.id}/{slot.version}/{upload.sha256}", "key_s": current.t_sync_response_s}
+    return {}
+
+
+def idempotency_key(req: falcon.asgi.Request) -> str | None:
+    """The client's ``Idempotency-Key``, quoted as the draft wants it or not.
+
+    Raises:
+        InvalidRequest: it is empty, too long, or not printable ASCII.
+    """
+    given = req.get_header("Idempotency-Key")
+    if given is None:
+        return None
+    key = given.strip()
+    if len(key) > 1 and key.startswith('"') and key.endswith('"'):
+        key = key[1:-1]
+    if not key or len(key) > MAX_KEY or not key.isascii() or not key.isprintable():
+        raise InvalidRequest(f"Idempotency-Key must be 1 to {MAX_KEY} printable ASCII characters")
+    return key
 
 
 async def send_file(

@@ -48,6 +48,11 @@ class Problem(BaseModel):
     job_id: UUID | SkipJsonSchema[None] = Field(
         None, description="The job, where there is one.", json_schema_extra=_left_out
     )
+    result_url: Url | SkipJsonSchema[None] = Field(
+        None,
+        description="Where the picture will be, of a job that timed out while its slot keeps late results.",
+        json_schema_extra=_left_out,
+    )
     errors: Annotated[list[FieldError], Field(min_length=1)] | SkipJsonSchema[None] = Field(
         None, description="The fields that were wrong, where there are any.", json_schema_extra=_left_out
     )

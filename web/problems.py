@@ -70,8 +70,11 @@ _OF_A_PICTURE = (
 )
 
 
-def problem(failure: Failure, *, status: int | None = None, job_id: str | None = None) -> dict[str, Any]:
-    """The body of a failure. ``status`` overrides the table for HTTP's own (405, 406, 408, 416)."""
+def problem(
+    failure: Failure, *, status: int | None = None, job_id: str | None = None, result_url: str | None = None
+) -> dict[str, Any]:
+    """The body of a failure. ``status`` overrides the table for HTTP's own (405, 406, 408, 416). ``result_url``: where
+    a late picture will be."""
     body: dict[str, Any] = {
         "type": f"urn:photochanger:failure:{failure.code}",
         "title": failure.title(),
@@ -82,18 +85,25 @@ def problem(failure: Failure, *, status: int | None = None, job_id: str | None =
     }
     if job_id:
         body["job_id"] = job_id
+    if result_url:
+        body["result_url"] = result_url
     if failure.errors:
         body["errors"] = [{"field": e.field, "code": e.code, "message": e.message} for e in failure.errors]
     return body
 
 
 def write(
-    resp: falcon.asgi.Response, failure: Failure, *, status: int | None = None, job_id: str | None = None
+    resp: falcon.asgi.Response,
+    failure: Failure,
+    *,
+    status: int | None = None,
+    job_id: str | None = None,
+    result_url: str | None = None,
 ) -> None:
     """Makes ``resp`` the answer to ``failure``, whatever was prepared before it was found out."""
     for header in _OF_A_PICTURE:
         resp.delete_header(header)
-    body = problem(failure, status=status, job_id=job_id)
+    body = problem(failure, status=status, job_id=job_id, result_url=result_url)
     resp.status = body["status"]
     resp.content_type = MEDIA_TYPE
     resp.data = orjson.dumps(body)

@@ -15,6 +15,7 @@ from photochanger.settings import Fresh, Settings
 from photochanger.slots import Slot
 from photochanger.storage.local import LocalStorage
 from photochanger.tokens import Links, master_keys
+from web.door import Door
 from web.passwords import IngestPassword
 from web.waiting import Waiting
 
@@ -32,6 +33,7 @@ class Services:
         self.slots: Fresh[dict[str, Slot]] = Fresh(lambda: slots.all_slots(self.db))
         self.waiting = Waiting(self.db, self.storage, ring=not config.no_notify)
         self.password = IngestPassword()
+        self.door = Door(self.db, self.storage, config)
         self._network_address = network.address_of(config.host)
         self._keys = keys = master_keys(config)
         self.result_links = Links(keys, "result")

@@ -171,7 +171,7 @@ class Arena:
         )
         tables = {"ours": "dramatiq.queue, dramatiq.worker", "postgres": "dramatiq.queue, dramatiq.worker"}
         default = "message" if contender is FLOOR else "dramatiq.queue"
-        self.sql(contender, f"TRUNCATE {tables.get(contender.name, default)}")
+        self.sql(contender, f"TRUNCATE {tables.get(contender.name, default)} CASCADE")
 
     def load(self, contender: Contender, count: int, actor: str, *, ring: bool, **kwargs: Any) -> None:
         """Puts ``count`` messages into the queue at once, and says so as the contender's producer would."""

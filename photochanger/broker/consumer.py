@@ -4,7 +4,7 @@ One thread (dramatiq's consumer thread) and one connection do all of it, so that
 can never race inside the process:
 
 - **claim**: one statement deletes what was acknowledged and takes, FIFO within priority, as many messages as there
-  are free threads;
+  are free threads, and of a lane with a width no more than it has room for over all workers;
 - **beat**: every ``BEAT_S`` the worker's row is renewed. It is the lease on everything claimed. The same statement
   gives back the rows of dead workers, and says which rows are still ours;
 - **sign of life**: the connection holds an advisory lock on the worker's id. PostgreSQL drops it the moment the
@@ -49,12 +49,29 @@ _CLAIM = b"""
 WITH acked AS (
     DELETE FROM dramatiq.queue
     WHERE message_id = ANY(%(acks)s::uuid[]) AND state = 'consumed' AND worker_id = %(worker)s
-), ready AS (
-    SELECT message_id FROM dramatiq.queue
+), narrow AS MATERIALIZED (
+    SELECT l.name, l.width - (SELECT count(*) FROM dramatiq.queue c
+        WHERE c.state = 'consumed' AND c.lane = l.name AND c.message_id <> ALL(%(acks)s::uuid[])) AS free
+    FROM dramatiq.lane l
+), wide_ready AS MATERIALIZED (
+    SELECT message_id, priority, due_at FROM dramatiq.queue
     WHERE queue_name = %(queue)s AND state = 'queued' AND due_at <= clock_timestamp()
+      AND (lane <> ALL(ARRAY(SELECT name FROM narrow)) OR lane_until <= clock_timestamp())
     ORDER BY priority, due_at
     LIMIT %(free)s
     FOR UPDATE SKIP LOCKED
+), narrow_ready AS MATERIALIZED (
+    SELECT q.message_id, q.priority, q.due_at FROM narrow n CROSS JOIN LATERAL (
+        SELECT message_id, priority, due_at FROM dramatiq.queue
+        WHERE queue_name = %(queue)s AND state = 'queued' AND due_at <= clock_timestamp()
+          AND lane = n.name AND (lane_until IS NULL OR lane_until > clock_timestamp())
+        ORDER BY priority, due_at
+        LIMIT greatest(least(n.free, %(free)s), 0)
+        FOR UPDATE SKIP LOCKED
+    ) q
+), ready AS MATERIALIZED (
+    SELECT message_id FROM (TABLE wide_ready UNION ALL TABLE narrow_ready) AS both_kinds
+    ORDER BY priority, due_at LIMIT %(free)s
 ), at AS MATERIALIZED (SELECT clock_timestamp() AS now)
 UPDATE dramatiq.queue q SET state = 'consumed', worker_id = %(worker)s, mtime = at.now, leased_at = at.now
 FROM ready, at WHERE q.message_id = ready.message_id

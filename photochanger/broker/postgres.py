@@ -54,6 +54,11 @@ class LeasingBroker(PostgresBroker):  # type: ignore[misc]
         self.threads = 1
         self.consumer: LeasingConsumer | None = None
 
+    @property
+    def worker_id(self) -> int | None:
+        """This process's row among the workers, while it consumes; what is leased to it goes with that row."""
+        return self.consumer.worker_id if self.consumer is not None else None
+
     def declare_queue(self, queue_name: str) -> None:
         """Declares a queue without a delay queue beside it: delayed messages wait in the table."""
         if queue_name not in self.queues:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from photochanger import __version__, config, schema
-from photochanger.cli import providers
+from photochanger.cli import pressure, providers
 from photochanger.config import Config, ConfigError
 from photochanger.db import Database
 from photochanger.failures import Failure
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     settings = commands.add_parser("settings", help="show or change the administrator's settings")
     settings.add_argument("changes", nargs="*", metavar="name=value", help="value as JSON")
     providers.add_parsers(commands)
+    pressure.add_parsers(commands)
     commands.add_parser("doctor", help="look at everything an evening needs, and say what is wrong")
     return parser
 
@@ -93,7 +94,13 @@ async def _run(arguments: argparse.Namespace, settings: Config) -> int:
         "queue": _queue,
         "settings": _settings,
     }
-    opened = {"secrets": providers.secrets, "public-url": providers.public_url, "doctor": _doctor}
+    opened = {
+        "secrets": providers.secrets,
+        "public-url": providers.public_url,
+        "limits": pressure.limits,
+        "cancel": pressure.cancel,
+        "doctor": _doctor,
+    }
     async with _database_url(settings) as url:
         if arguments.command in opened:
             async with _opened(url) as db:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import AsyncIterator, Callable
 
-from photochanger import __version__, access, readiness, settings, slots, tokens, vault
+from photochanger import __version__, access, breakers, readiness, settings, slots, tokens, vault
 from photochanger import providers as drivers
 from photochanger.config import Config
 from photochanger.db import Database
@@ -44,7 +43,10 @@ async def _database(config: Config, db: Database) -> AsyncIterator[str]:
 async def _pictures(config: Config, db: Database) -> AsyncIterator[str]:
     if words := await readiness.storage(db, LocalStorage(config.media)):
         yield words
-    free = shutil.disk_usage(config.media).free
+    free = LocalStorage(config.media).free_bytes()
+    reserve = (await settings.load(db)).disk_reserve_bytes
+    if free < reserve:
+        yield f"photos are refused: {free / 1024**3:.1f} GiB are free and {reserve / 1024**3:.1f} are kept in reserve"
     if free < ENOUGH_BYTES:
         yield f"{free / 1024**3:.1f} GiB are free under {config.media}; an evening may need {ENOUGH_BYTES // 1024**3}"
 
@@ -60,6 +62,16 @@ async def _workers(config: Config, db: Database) -> AsyncIterator[str]:
     rows = await db.fetch("SELECT count(*) AS dead FROM dramatiq.queue WHERE state = 'rejected'")
     if rows[0]["dead"]:
         yield f"{rows[0]['dead']} messages have failed: photochanger queue show"
+
+
+async def _providers(config: Config, db: Database) -> AsyncIterator[str]:
+    """Whoever is not asked just now."""
+    for row in await breakers.standing(db):
+        if row["open"]:
+            yield (
+                f"{row['provider']} is not asked for {row['left_s']:.0f} s, after: {row['detail']} "
+                f"(put right? photochanger limits reset {row['provider']})"
+            )
 
 
 async def _slots(config: Config, db: Database) -> AsyncIterator[str]:
@@ -95,5 +107,6 @@ CHECKS: dict[str, Check] = {
     "pictures": _pictures,
     "master keys": _keys,
     "workers and queue": _workers,
+    "providers": _providers,
     "slots that are on": _slots,
 }

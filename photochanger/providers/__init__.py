@@ -38,6 +38,17 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class CallOptions(Options):
+    """Of a provider that is called over the network: how much it may be asked, over all processes, and what that
+    costs. ``prices``: what one call of an operation costs, where the provider does not say it itself; taken from a
+    slot's budget before the call."""
+
+    max_concurrent: Annotated[int, Field(ge=1, le=1000)] | None = 16
+    calls_per_minute: Annotated[int, Field(ge=1)] | None = None
+    calls_per_day: Annotated[int, Field(ge=1)] | None = None
+    prices: dict[str, Price] = {}
+
+
 class OperationSettings(BaseModel):
     """What every operation lets a slot choose."""
 

@@ -33,6 +33,7 @@ from photochanger.failures import (
 )
 from photochanger.providers import (
     BaseUrl,
+    CallOptions,
     Operation,
     Options,
     Picture,
@@ -104,7 +105,7 @@ _MODELS: dict[str, GeminiModel] = {
 }
 
 
-class GeminiOptions(Options):
+class GeminiOptions(CallOptions):
     """The provider's own settings. ``models`` is the catalogue; names, sizes, times and prices are Google's, as they
     were seen in November 2026 and not verified by a paid call: put right here what has changed."""
 

@@ -25,6 +25,7 @@ from photochanger.failures import (
 )
 from photochanger.providers import (
     BaseUrl,
+    CallOptions,
     Operation,
     Options,
     Picture,
@@ -66,7 +67,7 @@ _MODELS: dict[str, OpenAIModel] = {
 }
 
 
-class OpenAIOptions(Options):
+class OpenAIOptions(CallOptions):
     """The provider's own settings. ``models`` is the catalogue; sizes, times and prices as they were seen in November
     2026 and not verified by a paid call: put right here what has changed. A gateway's models are added here."""
 

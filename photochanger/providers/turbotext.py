@@ -24,10 +24,10 @@ from photochanger.failures import (
 )
 from photochanger.providers import (
     BaseUrl,
+    CallOptions,
     Operation,
     Options,
     Picture,
-    Price,
     Provider,
     Request,
     SentPictureSettings,
@@ -48,15 +48,14 @@ from photochanger.providers.wire import (
 _INPUT = frozenset({"image/jpeg", "image/png", "image/webp"})
 
 
-class TurbotextOptions(Options):
-    """The provider's own settings. ``prices``: by operation, in roubles; yours are on Turbotext's price page."""
+class TurbotextOptions(CallOptions):
+    """The provider's own settings. ``prices`` in roubles; yours are on Turbotext's price page."""
 
     base_url: BaseUrl = "https://www.turbotext.ru/api_ai"
     #: Hosts whose results are downloaded, with their subdomains.
     result_hosts: list[str] = Field(["turbotext.ru"])
     #: Seconds between polls; Turbotext asks for 2 to 3.
     poll_s: Annotated[float, Field(ge=0.05, le=30)] = 2.5
-    prices: dict[str, Price] = Field({})
     #: Seconds a call usually takes; not measured, no paid account was at hand.
     usual_s: Annotated[float, Field(gt=0)] = 15
 

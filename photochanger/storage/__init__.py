@@ -41,6 +41,10 @@ class Storage(Protocol):
         """Deletes ``key``; False when it was not there."""
         ...
 
+    def free_bytes(self) -> int:
+        """Bytes that may still be written."""
+        ...
+
     def keys(self, kind: str) -> list[tuple[str, float]]:
         """Every key of a kind, with the file's age in seconds."""
         ...

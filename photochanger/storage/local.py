@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import uuid
 from pathlib import Path
 
@@ -59,6 +60,9 @@ class LocalStorage:
         except FileNotFoundError:
             return False
         return True
+
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self.root).free
 
     def keys(self, kind: str) -> list[tuple[str, float]]:
         now = self._now()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 from photochanger import jobs
@@ -17,9 +18,7 @@ from tests.photos import photo
 USUAL_S = {"local": 0.8}
 
 
-async def submitted(
-    db: Database,
-    storage: LocalStorage | None = None,
+def submission(
     *,
     t_sync_s: float = 48,
     result_s: float = 72 * 3600,
@@ -27,30 +26,34 @@ async def submitted(
     elapsed_s: float = 0,
     data: bytes | None = None,
     job_id: UUID | None = None,
-) -> UUID:
-    """A pending job with its message; its photo's file too when a store is given."""
+) -> Submission:
+    """A photo as the web process hands it in."""
     job_id = job_id or uuid4()
     data = data or photo(64, 48)
-    key = f"{PAYLOADS}/{job_id}.jpg"
-    if storage is not None:
-        storage.path(key).write_bytes(data)
-    await jobs.submit(
-        db,
-        Submission(
-            job_id=job_id,
-            slot_id="slot-001",
-            payload_path=key,
-            payload_mime="image/jpeg",
-            payload_bytes=len(data),
-            payload_sha256=hashlib.sha256(data).hexdigest(),
-            elapsed_s=elapsed_s,
-            t_sync_response_s=t_sync_s,
-            t_result_retention_s=result_s,
-            t_original_retention_s=original_s,
-            max_pixels=110_000_000,
-        ),
+    return Submission(
+        job_id=job_id,
+        slot_id="slot-001",
+        payload_path=f"{PAYLOADS}/{job_id}.jpg",
+        payload_mime="image/jpeg",
+        payload_bytes=len(data),
+        payload_sha256=hashlib.sha256(data).hexdigest(),
+        elapsed_s=elapsed_s,
+        t_sync_response_s=t_sync_s,
+        t_result_retention_s=result_s,
+        t_original_retention_s=original_s,
+        max_pixels=110_000_000,
     )
-    return job_id
+
+
+async def submitted(
+    db: Database, storage: LocalStorage | None = None, *, data: bytes | None = None, **more: Any
+) -> UUID:
+    """A pending job with its message; its photo's file too when a store is given."""
+    data = data or photo(64, 48)
+    made = submission(data=data, **more)
+    if storage is not None:
+        storage.path(made.payload_path).write_bytes(data)
+    return (await jobs.submit(db, made)).job_id
 
 
 async def claimed(db: Database, job_id: UUID) -> Claim:
@@ -77,9 +80,9 @@ def picture(path: Path = Path("unused")) -> Picture:
     )
 
 
-async def succeeded(db: Database, storage: LocalStorage | None = None, **times: float) -> UUID:
+async def succeeded(db: Database, storage: LocalStorage | None = None, **times: Any) -> UUID:
     """A job that went all the way, with its result's file when a store is given."""
-    job_id = await submitted(db, storage, **times)  # type: ignore[arg-type]
+    job_id = await submitted(db, storage, **times)
     claim = await claimed(db, job_id)
     attempt = await dispatched(db, claim)
     key = f"{RESULTS}/{job_id}.jpg"

@@ -15,12 +15,15 @@ import pytest
 
 from ops.simulators import KEY, Simulator
 from ops.simulators.turbotext import Turbotext
-from photochanger import access, jobs, providers, settings, slots, templates, vault
+from photochanger import access, jobs, providers, settings, slots, templates, usual, vault
 from photochanger.config import Config
 from photochanger.db import Database
+from photochanger.deadlines import STORE_S
+from photochanger.gate import Gate
 from photochanger.image_pool import ImagePool
 from photochanger.jobs import Claim
-from photochanger.routing import STORE_S, AttemptFailed, Router, Served
+from photochanger.routing import Router
+from photochanger.rungs import AttemptFailed, Served, Surroundings
 from photochanger.slots import Route, Rung
 from photochanger.storage.local import LocalStorage
 from photochanger.tokens import master_keys
@@ -129,11 +132,16 @@ class Bench:
         self.storage = storage
         self.keys = master_keys(config)
         self.router = Router(
-            db,
-            storage,
-            pool,
-            providers.registry(),
-            access=lambda provider: access.to(provider, db, self.keys, config),
+            Surroundings(
+                db,
+                storage,
+                pool,
+                providers.registry(),
+                access=lambda provider: access.to(provider, db, self.keys, config),
+                gate=Gate(db, lambda: None),
+                times=lambda: usual.load(db),
+                settings=lambda: settings.load(db),
+            )
         )
 
     async def slot(self, name: str, operation: str, given: Mapping[str, Any], **rung: Any) -> None:
@@ -144,7 +152,7 @@ class Bench:
 
     async def claimed(self, *, t_sync_s: float, data: bytes | None = None) -> Claim:
         job_id = await submitted(self.db, self.storage, t_sync_s=t_sync_s, data=data or photo(320, 240))
-        claim = await jobs.claim(self.db, job_id, usual_s=self.router.usual_s())
+        claim = await jobs.claim(self.db, job_id, usual_s=await self.router.usual_s())
         assert claim is not None
         return claim
 
@@ -152,7 +160,7 @@ class Bench:
         """How routing ends; a failure ends the job, as the actor does it."""
         deadline = time.monotonic() + claim.remaining_s
         try:
-            served = await self.router.serve(claim, deadline=deadline, result=self.storage.temporary())
+            served = await self.router.serve(claim, deadline=deadline)
         except AttemptFailed as failed:
             await jobs.fail(self.db, claim, failed.failure, attempt=failed.attempt)
             return failed

@@ -14,7 +14,7 @@ from photochanger import jobs, settings, slots
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.image_pool import ImagePool
-from photochanger.routing import AttemptFailed, Served
+from photochanger.rungs import AttemptFailed, Served
 from photochanger.slots import Route, Rung
 from photochanger.storage.local import LocalStorage
 from tests.integration.calls import simulated
@@ -153,7 +153,7 @@ async def test_after_a_crash_a_quick_rung_may_still_save_the_guest(bench: Bench,
     slow = {name: {"usual_s": 15} for name in current.providers["openai"]["models"]}
     await settings.save(bench.db, {"providers": {"openai": {**current.providers["openai"], "models": slow}}})
     claim = await bench.claimed(t_sync_s=10)
-    again = await jobs.claim(bench.db, claim.job_id, usual_s=bench.router.usual_s())
+    again = await jobs.claim(bench.db, claim.job_id, usual_s=await bench.router.usual_s())
     assert again is not None
     ended = await bench.served(again)
     assert isinstance(ended, Served)
@@ -179,7 +179,7 @@ async def test_after_a_crash_the_walk_goes_on_where_something_is_paid_for(bench:
         claim = await bench.claimed(t_sync_s=LONG_S)
         await jobs.remember(bench.db, claim, "turbotext/77")
         turbotext.jobs["77"] = {"mode": "success", "polls": 0, "photo": photo(64, 48), "lost": 0}
-        again = await jobs.claim(bench.db, claim.job_id, usual_s=bench.router.usual_s())
+        again = await jobs.claim(bench.db, claim.job_id, usual_s=await bench.router.usual_s())
         assert again is not None
         ended = await bench.served(again)
     assert isinstance(ended, Served)

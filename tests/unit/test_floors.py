@@ -14,7 +14,7 @@ FLOORS = {
     1: {"db", "tables", "storage", "broker", "providers", "tokens", "logs", "metrics", "image_pool", "failpoints",
         "embedded", "image_server", "network", "schema"},
     2: {"jobs", "slots", "settings", "templates", "accounts", "routing", "retention", "leases", "access", "media",
-        "outside", "readiness", "vault"},
+        "outside", "readiness", "vault", "admission", "breakers", "gate", "limits", "rungs", "usual"},
     3: {"cli"},
 }  # fmt: skip
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}

@@ -95,7 +95,7 @@ async def write(its: Services, req: falcon.asgi.Request, resp: falcon.asgi.Respo
         "failure": None,
         "result": None,
     }
-    if row["status"] == "succeeded":
+    if row["result_sha256"] is not None:
         current = await its.settings.get()
         body["result"] = {
             "url": its.url(
@@ -109,7 +109,7 @@ async def write(its: Services, req: falcon.asgi.Request, resp: falcon.asgi.Respo
             "expires_at": row["result_expires_at"],
             "served_by": row["served_by"],
         }
-    elif row["is_finalized"]:
+    if row["is_finalized"] and row["status"] != "succeeded":
         body["failure"] = problems.problem(failure_of(row), job_id=str(row["id"]))
     resp.content_type = "application/json"
     resp.data = orjson.dumps(body, option=orjson.OPT_UTC_Z)

@@ -11,6 +11,7 @@ import falcon.asgi
 
 from photochanger import images, jobs
 from photochanger.db import Row
+from photochanger.deadlines import STORE_S
 from photochanger.failures import Failure, InvalidRequest, ResultExpired, ResultNotFound
 from photochanger.storage import THUMBNAILS
 from photochanger.storage.local import full_or
@@ -57,7 +58,7 @@ class Results:
         return not bytes_asked and "text/html" in (req.get_header("Accept") or "")
 
     async def _row(self, req: falcon.asgi.Request, job_id: str) -> Row:
-        """The succeeded, unexpired job.
+        """The unexpired job that has a picture.
 
         Raises:
             ResultNotFound: no such job, not a genuine link, or no picture came of it.
@@ -79,11 +80,19 @@ class Results:
             raise ResultNotFound()
         if not row["is_finalized"]:
             raise StillBeingMade(retry_after_s=1)
-        if row["status"] != "succeeded":
+        if row["result_sha256"] is None:
+            if row["keeps_late"] and row["status"] == "timed_out" and self._may_come(row):
+                raise StillBeingMade("The picture is late, and still being made", retry_after_s=1)
             raise ResultNotFound(f"No picture was made: {failure_of(row).detail}")
         if row["now"] >= row["result_expires_at"]:
             raise ResultExpired()
         return row
+
+    @staticmethod
+    def _may_come(row: Row) -> bool:
+        """Whether a call that ran at the deadline may still bring its picture."""
+        late_s: float = (row["now"] - row["expires_at"]).total_seconds()
+        return row["claim_no"] > 0 and late_s < jobs.LATE_S + STORE_S
 
     async def _page(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, row: Row) -> None:
         current = await self._its.settings.get()

@@ -1,0 +1,154 @@
+"""Whether a provider may be called now: its breaker, its permits and rates, the slot's budgets. Asked before each call.
+
+Where a limit only asks for patience, the call waits for it as long as the time still holds the call itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from photochanger import breakers, limits
+from photochanger.db import Database
+from photochanger.failures import (
+    BudgetSpent,
+    Cancelled,
+    Failure,
+    ProviderFailure,
+    ProviderQuota,
+    SyncTimeout,
+    Unavailable,
+)
+from photochanger.limits import Exhausted, Grant, Limit
+from photochanger.providers import CallOptions
+from photochanger.slots import Options as SlotOptions
+
+#: Seconds past its job's deadline that a permit outlives a worker that never gives it back, yet lives: a late call's.
+OUTLIVES_S = 70.0
+#: Seconds a permit's return may fail for want of the database before it is left to run out.
+PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is to be called, for whom. ``price``: what it is expected to cost."""
+
+    provider: str
+    options: Any
+    slot_id: str
+    slot: SlotOptions
+    price: float
+    lasts_s: float
+
+
+@dataclass
+class Pass:
+    """The right to make one call; ``leave`` it whatever came of it."""
+
+    db: Database
+    call: Call
+    trial: bool = False
+    grant: Grant = field(default_factory=Grant)
+    holder: str = field(default_factory=lambda: uuid4().hex)
+
+    async def leave(self, failure: Failure | None, *, cost: float | None) -> None:
+        """Gives permits back and reports to the breaker. ``cost``: what it did cost; ``None`` where nobody knows, and
+        the reservation stands."""
+        more = 0.0 if cost is None else cost - self.call.price
+        await limits.release(self.db, self.grant, holder=self.holder, more=more, patience_s=PATIENCE_S)
+        await breakers.report(self.db, self.call.provider, failure)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """``worker_id``: the worker's row that permits go with. ``time_zone``: the administrator's, for calendar days."""
+
+    db: Database
+    worker_id: Callable[[], int | None]
+
+    async def enter(self, call: Call, *, until: float, time_zone: str) -> Pass | None:
+        """A pass, by ``until`` (monotonic) at the latest; ``None`` where nothing limits this provider.
+
+        Raises:
+            ProviderError, ProviderAuth, ProviderQuota: its breaker is open, or its calls are used up.
+            BudgetSpent: the slot's money is.
+            SyncTimeout: no permit was free in time.
+            Unavailable: PostgreSQL cannot be reached.
+        """
+        if not isinstance(call.options, CallOptions):
+            return None
+        made = Pass(self.db, call, trial=await breakers.ask(self.db, call.provider))
+        try:
+            made.grant = await self._granted(made, until, time_zone)
+        except BaseException:
+            if made.trial:
+                await asyncio.shield(breakers.give_up_trial(self.db, call.provider))
+            raise
+        return made
+
+    async def _granted(self, made: Pass, until: float, time_zone: str) -> Grant:
+        wanted = [*_calls(made.call), *_money(made.call)]
+        while True:
+            try:
+                return await limits.acquire(
+                    self.db,
+                    wanted,
+                    holder=made.holder,
+                    worker_id=self.worker_id(),
+                    lasts_s=made.call.lasts_s + OUTLIVES_S,
+                    time_zone=time_zone,
+                )
+            except Exhausted as short:
+                waits = short.limit.kind in ("permit", "minute")
+                if not waits or time.monotonic() + short.retry_after_s >= until:
+                    raise _refusal(made.call, short) from None
+                await asyncio.sleep(min(short.retry_after_s, 1.0))
+
+
+def _calls(call: Call) -> Sequence[Limit]:
+    options, key = call.options, f"calls/{call.provider}"
+    found = []
+    if options.max_concurrent is not None:
+        found.append(Limit(f"{key}/at-once", options.max_concurrent, "permit"))
+    if options.calls_per_minute is not None:
+        found.append(Limit(f"{key}/minute", options.calls_per_minute, "minute"))
+    if options.calls_per_day is not None:
+        found.append(Limit(f"{key}/day", options.calls_per_day, "day"))
+    return found
+
+
+def _money(call: Call) -> Sequence[Limit]:
+    key = f"budget/{call.slot_id}"
+    found = []
+    if call.slot.budget_per_day is not None:
+        found.append(Limit(f"{key}/day", call.slot.budget_per_day, "day", call.price))
+    if (period := call.slot.budget_period) is not None:
+        found.append(Limit(f"{key}/{period.name}", period.amount, "period", call.price, period.ends_at))
+    return found
+
+
+def _refusal(call: Call, short: Exhausted) -> Failure:
+    limit, most = short.limit, f"{short.limit.most:g}"
+    if limit.key.startswith("budget/"):
+        return BudgetSpent(
+            f"The budget of {call.slot_id} ({limit.key.rpartition('/')[2]}: {most}) does not hold another call to "
+            f"{call.provider}",
+            retry_after_s=short.retry_after_s,
+        )
+    if limit.kind == "permit":
+        return SyncTimeout(f"{call.provider} takes {most} calls at once here, and all were busy until it was too late")
+    return ProviderQuota(
+        f"{call.provider} may be called {most} times a {limit.kind} here, and has been",
+        retry_after_s=short.retry_after_s,
+    )
+
+
+def cost_of(failure: Failure) -> float | None:
+    """What a call that failed has cost, where the provider answered; ``None`` where it was cut off."""
+    if isinstance(failure, Cancelled | SyncTimeout | Unavailable):
+        return None
+    return failure.cost if isinstance(failure, ProviderFailure) else 0.0
