@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help up test check lint format types contract ui chaos bench lock
+.PHONY: help up test check lint format types contract ui chaos bench load lock
 python := .venv/bin/python
 
 help: ## List what can be made
@@ -43,6 +43,10 @@ chaos: ## Kill workers, crash PostgreSQL, silence NOTIFY, and check that nothing
 bench: ## Measure the queue and the whole ingest beside their contenders
 	@ops/install.sh dev
 	@$(python) -m ops.bench
+
+load: ## Send many photos at once through a simulated provider and print what became of them
+	@ops/install.sh dev
+	@$(python) -m ops.load $(ARGS)
 
 lock: ## Write the hashed locks anew
 	@ops/lock/compile.sh

@@ -1,6 +1,7 @@
 """Whether a photo may come in, and if not, when: one that cannot be served before its deadline is refused at once.
 
-What waits and runs is measured in seconds of a worker's thread (``queue.work_s``). A lane with a width, a provider
+What waits and runs is measured in seconds of a worker's thread: what its calls usually take (``queue.work_s``), or
+what those that run now have taken on the average, if that is more already. A lane with a width, a provider
 that takes so many calls at once, is served by as many threads; everything else by those that the lanes leave free.
 """
 
@@ -34,14 +35,17 @@ AROUND_S = 0.1
 
 #: How long a photo of ``%(lane)s`` and ``%(priority)s`` would wait (``wait_s``), by how many threads it is served.
 FORECAST = f"""
-waiting AS MATERIALIZED (
-    SELECT CASE WHEN l.name IS NOT NULL THEN q.lane ELSE '' END AS lane, min(l.width) AS width, count(*) AS jobs,
-           sum(CASE q.state WHEN 'queued' THEN q.work_s
-               ELSE greatest(q.work_s - extract(epoch FROM clock_timestamp() - q.leased_at), q.work_s / 10) END)
-               AS work_s
+in_hand AS MATERIALIZED (
+    SELECT CASE WHEN l.name IS NOT NULL THEN q.lane ELSE '' END AS lane, l.width, q.work_s,
+           extract(epoch FROM clock_timestamp() - q.leased_at)::float8 AS since_s, q.state = 'queued' AS queued,
+           avg(extract(epoch FROM clock_timestamp() - q.leased_at)::float8) OVER (PARTITION BY q.lane) AS slow_s
     FROM dramatiq.queue q LEFT JOIN dramatiq.lane l ON l.name = q.lane
     WHERE q.state = 'consumed' OR (q.state = 'queued' AND q.priority <= %(priority)s)
-    GROUP BY 1
+), waiting AS MATERIALIZED (
+    SELECT lane, min(width) AS width, count(*) AS jobs,
+           sum(CASE WHEN queued THEN greatest(work_s, slow_s)
+               ELSE greatest(greatest(work_s, slow_s) - since_s, work_s / 10) END) AS work_s
+    FROM in_hand GROUP BY lane
 ), crew AS MATERIALIZED (
     SELECT coalesce(nullif(sum(threads), 0), {CREW_THREADS})::float8 AS threads, count(*) AS workers
     FROM dramatiq.worker WHERE NOT draining AND beat_at > clock_timestamp() - interval '5 s'

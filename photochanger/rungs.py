@@ -163,10 +163,9 @@ class Step:
         return AttemptFailed(_as_failure(error, self.rung.provider), attempt=self.attempt)
 
     def _too_late_to_begin(self, request: Request) -> bool:
-        """Whether a rung that begins late, after a long wait, a crash or another rung, should leave its time to the
-        next."""
+        """Whether a rung that begins late, after a long wait, a crash or another rung, would be paid for nothing."""
         begun_late = self.claim.claim_no > 1 or self.number > 0 or self.claim.queue_wait_s > LATE_CLAIM_S
-        return begun_late and bool(self.next_rung_s) and self.reference is None and not self._fits(request)
+        return begun_late and self.reference is None and not self._fits(request)
 
     async def give_up(self, failed: AttemptFailed, following: Rung | None) -> None:
         """Closes the last attempt; the next rung takes over, or runs already."""

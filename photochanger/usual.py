@@ -14,8 +14,8 @@ from photochanger.slots import Rung
 NEWEST = 2000
 NEWEST_OF_A_KIND = 200
 NEWEST_H = 1
-#: Successful calls below which a driver's own figure is believed instead.
-ENOUGH = 3
+#: The driver's own figure counts as this many calls beside those that were measured: three quick ones prove little.
+PRIOR_CALLS = 10
 
 _MEASURE = f"""
 WITH newest AS (SELECT * FROM attempt ORDER BY id DESC LIMIT {NEWEST})
@@ -34,7 +34,7 @@ SELECT provider, operation, model, count(*),
        percentile_cont(0.9) WITHIN GROUP (ORDER BY seconds) FILTER (WHERE cause IS NULL),
        avg(seconds), avg(cost) FILTER (WHERE cause IS NULL)
 FROM ranked WHERE place <= {NEWEST_OF_A_KIND}
-GROUP BY provider, operation, model HAVING count(*) FILTER (WHERE cause IS NULL) >= {ENOUGH}
+GROUP BY provider, operation, model HAVING count(*) FILTER (WHERE cause IS NULL) > 0
 ON CONFLICT (provider, operation, model) DO UPDATE SET
     calls = EXCLUDED.calls, p50_s = EXCLUDED.p50_s, p90_s = EXCLUDED.p90_s, mean_s = EXCLUDED.mean_s,
     mean_cost = EXCLUDED.mean_cost, measured_at = clock_timestamp()
@@ -44,11 +44,12 @@ RETURNING 1 AS measured
 
 @dataclass(frozen=True)
 class Usual:
-    """Seconds nine of ten good calls stay under, seconds the average call takes, and its average cost."""
+    """Seconds nine of ten good calls stay under, seconds the average call takes, its average cost, and of how many."""
 
     p90_s: float
     mean_s: float
     mean_cost: float = 0.0
+    calls: int = NEWEST_OF_A_KIND
 
 
 class Times:
@@ -58,12 +59,19 @@ class Times:
         self._measured = measured
 
     def of(self, rung: Rung, provider: Provider, options: Any) -> Usual:
-        """Of one rung's calls; a provider never seen has its driver's figure."""
-        key = (rung.provider, rung.operation, str(rung.settings.get("model") or ""))
-        if found := self._measured.get(key):
-            return found
+        """Of one rung's calls: as measured, drawn towards the driver's figure where there are few."""
         usual_s = provider.usual_for(rung.settings, options)
-        return Usual(usual_s, usual_s)
+        key = (rung.provider, rung.operation, str(rung.settings.get("model") or ""))
+        found = self._measured.get(key)
+        if found is None:
+            return Usual(usual_s, usual_s, calls=0)
+        share = PRIOR_CALLS / (PRIOR_CALLS + found.calls)
+        return Usual(
+            found.p90_s + share * (usual_s - found.p90_s),
+            found.mean_s + share * (usual_s - found.mean_s),
+            found.mean_cost,
+            found.calls,
+        )
 
     def price_of(self, rung: Rung, provider: Provider, options: Any) -> float:
         """What one call is expected to cost: as set, else as measured."""
@@ -84,10 +92,14 @@ class Times:
 
 
 async def load(db: Database) -> Times:
-    rows = await db.fetch("SELECT provider, operation, model, p90_s, mean_s, mean_cost::float8 AS cost FROM usual_time")
+    rows = await db.fetch(
+        "SELECT provider, operation, model, p90_s, mean_s, mean_cost::float8 AS cost, calls FROM usual_time"
+    )
     return Times(
         {
-            (row["provider"], row["operation"], row["model"]): Usual(row["p90_s"], row["mean_s"], row["cost"])
+            (row["provider"], row["operation"], row["model"]): Usual(
+                row["p90_s"], row["mean_s"], row["cost"], row["calls"]
+            )
             for row in rows
         }
     )

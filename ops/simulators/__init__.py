@@ -1,8 +1,8 @@
 """Small HTTP servers that speak the providers' protocols to the real drivers: every way they answer, and count.
 
-Run one by itself (``python -m ops.simulators.gemini --port 9001``) and point the driver's base URL at it; change its
-mode while it runs (``curl -d '{"mode": "http_503"}' localhost:9001/_/mode``) and read what it counted
-(``curl localhost:9001/_/calls``). Tests run them in their own process with ``serving``.
+Run one by itself (``python -m ops.simulators.gemini --port 9001``) and point the driver's base URL at it; change how
+it answers while it runs (``curl -d '{"mode": "http_503"}' localhost:9001/_/mode``: any of ``Simulator.settings``) and
+read what it counted (``curl localhost:9001/_/calls``). Tests run them in their own process with ``serving``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import random
 import socket
 import sys
 import threading
+import time
 import zlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.parser import BytesParser
@@ -38,6 +39,7 @@ KEY = "simulator-key"
 HUGE_BYTES = 1024**3
 #: What a simulator keeps of the calls it has seen.
 REMEMBERED = 200
+_NUMBERS = ("latency_s", "jitter_s", "tail_share", "tail_factor")
 
 
 @dataclass
@@ -51,13 +53,14 @@ class Part:
 
 @dataclass
 class Call:
-    """One request as it came."""
+    """One request as it came. ``paid``: it turned out to be one that costs money."""
 
     method: str
     path: str
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
+    paid: bool = False
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -87,9 +90,15 @@ class Reply:
 
 
 class Simulator:
-    """One provider's protocol. ``mode`` holds for every paid call; ``script`` goes before it, a mode a call.
+    """One provider's protocol, and how its paid calls go.
 
-    ``calls`` counts by verb, ``seen`` keeps the requests, ``keys`` are the ones accepted.
+    The mode of a paid call is the next one of ``script``; else drawn from ``mix``, weights by mode; else ``mode``.
+    Its latency is ``latency_s`` and up to ``jitter_s`` more, times ``tail_factor`` with the chance ``tail_share``.
+    The same ``seed`` draws the same modes and latencies again, in the order of the calls.
+
+    ``calls`` counts by verb, ``seen`` keeps the requests, ``keys`` are the ones accepted. ``flying`` paid calls are
+    being answered now, ``most_flying`` were at once. ``hang_ups``: monotonic instants at which a client hung up before
+    its answer was complete; the answer is given up then.
     """
 
     #: Modes every simulator has, and what they do.
@@ -118,15 +127,31 @@ class Simulator:
     #: This provider's own modes.
     OWN: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, *, mode: str = "success", latency_s: float = 0.0, jitter_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        mode: str = "success",
+        latency_s: float = 0.0,
+        jitter_s: float = 0.0,
+        tail_share: float = 0.0,
+        tail_factor: float = 5.0,
+        mix: Mapping[str, float] | None = None,
+        seed: int | None = None,
+    ) -> None:
         self.mode = mode
         self.latency_s = latency_s
         self.jitter_s = jitter_s
+        self.tail_share = tail_share
+        self.tail_factor = tail_factor
+        self.mix = weights(mix or {})
         self.script: deque[str] = deque()
         self.calls: Counter[str] = Counter()
         self.keys = {KEY}
         self.seen: deque[tuple[str, Call]] = deque(maxlen=REMEMBERED)
+        self.flying = self.most_flying = 0
+        self.hang_ups: list[float] = []
         self.url = ""
+        self.replay(seed)
 
     @classmethod
     def modes(cls) -> dict[str, str]:
@@ -141,14 +166,30 @@ class Simulator:
     def paid(self, verb: str, call: Call) -> str:
         """Counts a call that costs money and says how it goes."""
         self.note(verb, call)
-        return self.script.popleft() if self.script else self.mode
+        call.paid = True
+        self.flying += 1
+        self.most_flying = max(self.most_flying, self.flying)
+        if self.script:
+            return self.script.popleft()
+        return self._chance.choices([*self.mix], [*self.mix.values()])[0] if self.mix else self.mode
 
     def note(self, verb: str, call: Call) -> None:
         self.calls[verb] += 1
         self.seen.append((verb, call))
 
     async def pause(self) -> None:
-        await asyncio.sleep(self.latency_s + random.random() * self.jitter_s)
+        await asyncio.sleep(self.drawn_s())
+
+    def drawn_s(self) -> float:
+        """The next call's latency; two draws whatever the settings, so that they do not shift what follows."""
+        jitter, tail = self._chance.random(), self._chance.random()
+        latency_s = self.latency_s + jitter * self.jitter_s
+        return latency_s * self.tail_factor if tail < self.tail_share else latency_s
+
+    def replay(self, seed: int | None) -> None:
+        """Begins a sequence of draws: that of ``seed``, or one that nobody has seen."""
+        self.seed = seed
+        self._chance = random.Random(seed)
 
     # -- ASGI --------------------------------------------------------------------------------------------------------
 
@@ -156,35 +197,101 @@ class Simulator:
         if scope["type"] != "http":
             return
         call = await _read(scope, receive)
+        if call is None:
+            self.hang_ups.append(time.monotonic())
+            return
+        answering = asyncio.ensure_future(self._answer(call, send))
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                answering.result()
+            else:
+                self.hang_ups.append(time.monotonic())
+        finally:
+            self.flying -= call.paid
+            answering.cancel()
+            gone.cancel()
+            await asyncio.gather(answering, gone, return_exceptions=True)
+
+    async def _answer(self, call: Call, send: Send) -> None:
         reply = self._control(call) if call.path.startswith("/_/") else await self.answer(call)
         if isinstance(reply, str):
-            await _transport(reply, self.url, receive, send)
+            await _transport(reply, self.url, send)
         else:
             await _send(reply, send)
+
+    # -- looked at and changed while it runs -------------------------------------------------------------------------
+
+    def settings(self) -> dict[str, Any]:
+        """How paid calls go, by the names that ``POST /_/mode`` takes."""
+        drawn = {"mode": self.mode, "script": list(self.script), "mix": self.mix, "seed": self.seed}
+        return {**drawn, **{name: getattr(self, name) for name in _NUMBERS}}
+
+    def counted(self) -> dict[str, Any]:
+        numbers = {"flying": self.flying, "most_flying": self.most_flying, "hang_ups": len(self.hang_ups)}
+        return {"calls": dict(self.calls), **numbers}
 
     def _control(self, call: Call) -> Reply:
         verb = call.path.removeprefix("/_/")
         if call.method == "GET" and verb == "calls":
-            return Reply({"mode": self.mode, "calls": dict(self.calls)})
+            return Reply({**self.settings(), **self.counted()})
         if call.method == "POST" and verb == "mode":
             return self._switch(call.json())
         return Reply({"error": "GET /_/calls or POST /_/mode"}, 404)
 
     def _switch(self, wish: Mapping[str, Any]) -> Reply:
-        unknown = {wish.get("mode", self.mode), *wish.get("script", ())} - set(self.modes())
-        if unknown:
-            return Reply({"error": f"no such mode: {', '.join(unknown)}", "modes": self.modes()}, 422)
-        self.mode = wish.get("mode", self.mode)
-        self.script = deque(wish.get("script", self.script))
-        self.latency_s = float(wish.get("latency_s", self.latency_s))
-        self.jitter_s = float(wish.get("jitter_s", self.jitter_s))
-        return Reply({"mode": self.mode, "script": list(self.script)})
+        try:
+            changes = self._understood(wish)
+        except (AttributeError, TypeError, ValueError) as error:
+            return Reply({"error": str(error), "modes": self.modes()}, 422)
+        for name, value in changes.items():
+            setattr(self, name, value)
+        if "seed" in wish:
+            self.replay(wish["seed"])
+        return Reply(self.settings())
+
+    def _understood(self, wish: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings to change, all of them checked before the first is.
+
+        Raises:
+            ValueError: in words for whoever asked; AttributeError, TypeError: they are of another shape.
+        """
+        if unknown := wish.keys() - self.settings().keys():
+            raise ValueError(f"no such setting: {', '.join(sorted(unknown))}")
+        mix = weights(wish.get("mix", self.mix))
+        script = deque(wish.get("script", self.script))
+        mode = wish.get("mode", self.mode)
+        if unknown := {mode, *script, *mix} - self.modes().keys():
+            raise ValueError(f"no such mode: {', '.join(sorted(unknown))}")
+        if not isinstance(wish.get("seed"), int | None):
+            raise TypeError("seed: a whole number, or null")
+        numbers = {name: float(wish[name]) for name in _NUMBERS if name in wish}
+        return {"mode": mode, "script": script, "mix": mix, **numbers}
 
 
-async def _read(scope: Mapping[str, Any], receive: Receive) -> Call:
+def weights(given: Mapping[str, Any]) -> dict[str, float]:
+    """A mix of modes, checked; empty: no mix.
+
+    Raises:
+        ValueError: a weight is negative, or all are nothing.
+
+    >>> weights({"success": 9, "hang": 1})
+    {'success': 9.0, 'hang': 1.0}
+    """
+    mix = {mode: float(weight) for mode, weight in given.items()}
+    if mix and (min(mix.values()) < 0 or not sum(mix.values())):
+        raise ValueError("a mix gives weights by mode, none below 0 and one at least above")
+    return mix
+
+
+async def _read(scope: Mapping[str, Any], receive: Receive) -> Call | None:
+    """The whole request; ``None`` when the client hung up before its end."""
     body = bytearray()
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         body += message.get("body", b"")
         if not message.get("more_body"):
             break
@@ -210,36 +317,31 @@ async def _start(send: Send, status: int, headers: Mapping[str, str]) -> None:
     await send({"type": "http.response.start", "status": status, "headers": pairs})
 
 
-async def _transport(mode: str, url: str, receive: Receive, send: Send) -> None:
-    """The modes that are about HTTP, not about a provider."""
-    gone = asyncio.ensure_future(_gone(receive))
-    try:
-        if mode == "hang":
-            await gone
-        elif mode == "html":
-            await _send(Reply(b"<html><body>Sorry</body></html>", headers={"content-type": "text/html"}), send)
-        elif mode == "redirect":
-            await _send(Reply(status=302, headers={"location": f"{url}/elsewhere"}), send)
-        elif mode == "hang_after_headers":
-            await _start(send, 200, {"content-type": "application/json"})
-            await send({"type": "http.response.body", "body": b"{", "more_body": True})
-            await gone
-        else:
-            packed = {"content-encoding": "gzip"} if mode == "gzip_bomb" else {}
-            await _start(send, 200, {"content-type": "application/json", **packed})
-            chunks = {"trickle": _trickle, "huge": _huge, "gzip_bomb": _bomb}[mode]()
-            async for chunk in chunks:
-                if gone.done():
-                    return
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-    finally:
-        gone.cancel()
+async def _transport(mode: str, url: str, send: Send) -> None:
+    """The modes that are about HTTP, not about a provider. Some end only when the client hangs up."""
+    if mode == "hang":
+        await asyncio.Event().wait()
+    elif mode == "html":
+        await _send(Reply(b"<html><body>Sorry</body></html>", headers={"content-type": "text/html"}), send)
+    elif mode == "redirect":
+        await _send(Reply(status=302, headers={"location": f"{url}/elsewhere"}), send)
+    else:
+        packed = {"content-encoding": "gzip"} if mode == "gzip_bomb" else {}
+        await _start(send, 200, {"content-type": "application/json", **packed})
+        chunks = {"hang_after_headers": _stall, "trickle": _trickle, "huge": _huge, "gzip_bomb": _bomb}[mode]()
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _stall() -> AsyncIterator[bytes]:
+    yield b"{"
+    await asyncio.Event().wait()
 
 
 async def _trickle() -> AsyncIterator[bytes]:
@@ -268,8 +370,10 @@ def bomb() -> bytes:
 # -- pictures --------------------------------------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=8)
 def changed(photo: bytes, form: str = "JPEG") -> bytes:
-    """The photo with its colours inverted: what a provider makes of it here."""
+    """The photo with its colours inverted: what a provider makes of it here. Kept for the next call with the same
+    photo: under load the processor is for the server that is measured."""
     with Image.open(io.BytesIO(photo)) as image:
         image.draft("RGB", (512, 512))
         picture = ImageOps.invert(image.convert("RGB"))
@@ -321,6 +425,8 @@ class Quiet(uvicorn.Server):
 def serving(simulator: Simulator) -> Iterator[str]:
     """Runs ``simulator`` in a thread on a free port of this machine; its URL."""
     listening = socket.create_server(("127.0.0.1", 0))
+    # asyncio does not do it for a socket of ours; without it an answer's body waits 40 ms for its head to be received.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     simulator.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     config = uvicorn.Config(
         simulator,
@@ -342,14 +448,46 @@ def serving(simulator: Simulator) -> Iterator[str]:
 
 def main(make: type[Simulator]) -> None:
     """``python -m ops.simulators.<name>``."""
+    simulator, port = commanded(make, sys.argv[1:])
+    print(f"{make.name} simulator at {simulator.url}; key: {KEY}", file=sys.stderr)
+    uvicorn.run(simulator, host="127.0.0.1", port=port, log_level="warning", lifespan="off")
+
+
+def commanded(make: type[Simulator], argv: Sequence[str]) -> tuple[Simulator, int]:
+    """The simulator that a command line asks for, and its port."""
     parser = argparse.ArgumentParser(description=make.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.epilog = "modes:\n" + "\n".join(f"  {mode:<20} {words}" for mode, words in make.modes().items())
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--mode", choices=list(make.modes()), default="success", metavar="MODE")
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds before every answer")
-    parser.add_argument("--jitter", type=float, default=0.0, help="up to as many seconds more, at random")
-    options = parser.parse_args()
-    simulator = make(mode=options.mode, latency_s=options.latency, jitter_s=options.jitter)
-    simulator.url = f"http://127.0.0.1:{options.port}"
-    print(f"{make.name} simulator at {simulator.url}; key: {KEY}", file=sys.stderr)
-    uvicorn.run(simulator, host="127.0.0.1", port=options.port, log_level="warning", lifespan="off")
+    add_chances(parser, make)
+    options = vars(parser.parse_args(argv))
+    port = options.pop("port")
+    simulator = make(**options)
+    simulator.url = f"http://127.0.0.1:{port}"
+    return simulator, port
+
+
+def add_chances(parser: argparse.ArgumentParser, make: type[Simulator]) -> None:
+    """The options that say how long calls take and what becomes of them; their names are ``make``'s parameters."""
+
+    def mix(text: str) -> dict[str, float]:
+        try:
+            given = weights(json.loads(text))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise argparse.ArgumentTypeError(f"not a mix in JSON: {error}") from None
+        if unknown := given.keys() - make.modes().keys():
+            raise argparse.ArgumentTypeError(f"no such mode: {', '.join(sorted(unknown))}")
+        return given
+
+    paid = parser.add_argument_group("paid calls of the provider")
+
+    def number(name: str, dest: str, default: float, words: str) -> None:
+        paid.add_argument(name, dest=dest, type=float, default=default, metavar="N", help=f"{words} (%(default)g)")
+
+    number("--latency", "latency_s", 0.0, "seconds before every answer")
+    number("--jitter", "jitter_s", 0.0, "up to as many seconds more, at random")
+    number("--tail-share", "tail_share", 0.0, "the share of calls that take much longer, 0 to 1")
+    number("--tail-factor", "tail_factor", 5.0, "times as long as drawn")
+    example = '{"success": 9, "hang": 1}'
+    paid.add_argument("--mix", type=mix, default={}, metavar="JSON", help=f"weights by mode, like {example}")
+    paid.add_argument("--seed", type=int, help="draws the same modes and latencies again")

@@ -352,3 +352,59 @@ def test_a_stock_dramatiq_pg_worker_takes_nothing(
         stock.close()
         broker.pool.closeall()
     assert states(connection) == {"queued": 3}
+
+
+# -- lanes -----------------------------------------------------------------------------------------------------------
+
+
+def lane(connection: psycopg.Connection[Any], name: str, width: int) -> None:
+    connection.execute(b"INSERT INTO dramatiq.lane VALUES (%s, %s)", (name, width))
+
+
+def into(connection: psycopg.Connection[Any], ids: list[str], name: str, until_s: float | None = None) -> None:
+    connection.execute(
+        b"UPDATE dramatiq.queue SET lane = %s, lane_until = clock_timestamp() + %s * interval '1 second' "
+        b"WHERE message_id = ANY(%s::uuid[])",
+        (name, until_s, ids),
+    )
+
+
+def test_a_lane_is_claimed_no_wider_than_it_is_and_others_go_past(
+    connection: psycopg.Connection[Any], worker: Make
+) -> None:
+    lane(connection, "gemini", 3)
+    waiting = send(connection, 10)
+    into(connection, waiting, "gemini")
+    others = send(connection, 4)
+    consumer = worker()
+    got = [message.message_id for message in take(consumer, 7)]
+    assert set(got) == {*waiting[:3], *others}
+    assert states(connection) == {"consumed": 7, "queued": 7}
+
+
+def test_a_lane_is_as_wide_for_all_workers_together(connection: psycopg.Connection[Any], worker: Make) -> None:
+    lane(connection, "gemini", 3)
+    waiting = send(connection, 10)
+    into(connection, waiting, "gemini")
+    first, second = worker(threads=2), worker(threads=8)
+    held = take(first, 2)
+    assert [message.message_id for message in take(second, 1)] == [waiting[2]]
+    first.ack(held[0])
+    assert [message.message_id for message in take(first, 1)] == [waiting[3]], "the next takes the place at once"
+    assert states(connection) == {"consumed": 3, "queued": 6}
+
+
+def test_who_has_waited_long_enough_for_its_lane_is_claimed_for_the_rest_of_its_route(
+    connection: psycopg.Connection[Any], worker: Make
+) -> None:
+    lane(connection, "gemini", 1)
+    waiting = send(connection, 3)
+    into(connection, waiting, "gemini", until_s=60)
+    into(connection, waiting[2:], "gemini", until_s=-1)
+    assert {message.message_id for message in take(worker(), 2)} == {waiting[0], waiting[2]}
+
+
+def test_a_lane_without_a_width_is_no_lane(connection: psycopg.Connection[Any], worker: Make) -> None:
+    waiting = send(connection, 5)
+    into(connection, waiting, "openai")
+    assert len(take(worker(), 5)) == 5

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ops.simulators import Simulator
 from ops.simulators.turbotext import Turbotext
-from photochanger import jobs, settings, slots
+from photochanger import jobs, settings, slots, usual
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.image_pool import ImagePool
@@ -185,3 +186,237 @@ async def test_after_a_crash_the_walk_goes_on_where_something_is_paid_for(bench:
     assert isinstance(ended, Served)
     assert ended.served_by == "turbotext/image_edit"
     assert openai.calls["edit"] == 0
+
+
+# -- what was measured -----------------------------------------------------------------------------------------------
+
+
+async def measured(bench: Bench, p90_s: float) -> None:
+    await bench.db.fetch(
+        "INSERT INTO usual_time (provider, operation, model, calls, p50_s, p90_s, mean_s, mean_cost) "
+        "VALUES ('openai', 'image_edit', 'gpt-image-1-mini', 100, %(s)s, %(s)s, %(s)s, 0)",
+        {"s": p90_s},
+    )
+
+
+async def test_recent_calls_are_measured_by_provider_operation_and_model(bench: Bench, openai: Simulator) -> None:
+    await routed(bench, openai)
+    for seconds, cause in [(n / 10, None) for n in range(1, 11)] + [(5.0, "provider_error"), (99.0, "cancelled")]:
+        claim = await bench.claimed(t_sync_s=LONG_S)
+        attempt = await jobs.dispatch(bench.db, claim, rung=0, provider="openai", operation="image_edit")
+        await bench.db.fetch(
+            "UPDATE attempt SET responded_at = dispatched_at + %(s)s * interval '1 second', cause = %(cause)s "
+            "WHERE id = %(id)s",
+            {"s": seconds, "cause": cause, "id": attempt},
+        )
+    assert await usual.measure(bench.db) == 1
+    row = (await bench.db.fetch("SELECT * FROM usual_time"))[0]
+    assert (row["provider"], row["operation"], row["model"]) == ("openai", "image_edit", "gpt-image-1-mini")
+    assert row["p90_s"] == pytest.approx(0.91)
+    assert row["mean_s"] == pytest.approx((5.5 + 5.0) / 11), "time that failures took is time that threads were busy"
+
+
+async def test_a_measured_time_decides_whether_a_rung_still_fits(bench: Bench, openai: Simulator) -> None:
+    slow = Rung(provider="openai", operation="image_edit", settings={"prompt": "y"}, max_tries=1)
+    await routed(bench, openai, slow, max_tries=1)
+    await measured(bench, 2.8)
+    openai.mode, openai.latency_s = "http_503", 0.3
+    ended = await bench.served(await bench.claimed(t_sync_s=3.7))
+    assert isinstance(ended, AttemptFailed)
+    assert openai.calls["edit"] == 1, "the driver's own 0.2 s would have fitted"
+
+
+async def test_a_photo_that_waited_long_leaves_a_rung_that_no_longer_fits(bench: Bench, openai: Simulator) -> None:
+    await routed(bench, openai, LAST)
+    await measured(bench, 6)
+    claim = replace(await bench.claimed(t_sync_s=5), queue_wait_s=15.0)
+    ended = await bench.served(claim)
+    assert isinstance(ended, Served)
+    assert (ended.served_by, openai.calls["edit"]) == ("local/original", 0)
+
+
+# -- limits, breaker, budgets ----------------------------------------------------------------------------------------
+
+
+async def limited(
+    bench: Bench, openai: Simulator, *more: Rung, first: dict[str, Any] | None = None, **limits: Any
+) -> None:
+    await routed(bench, openai, *more, **(first or {}))
+    current = await settings.load(bench.db)
+    await settings.save(bench.db, {"providers": {"openai": {**current.providers["openai"], **limits}}})
+
+
+async def in_use(bench: Bench) -> dict[str, float]:
+    rows = await bench.db.fetch("SELECT key, sum(amount)::float8 AS used FROM limit_use GROUP BY key")
+    return {row["key"]: row["used"] for row in rows}
+
+
+@pytest.mark.parametrize("mode", ["success", "http_503", "moderation", "truncated", "hang"])
+async def test_permits_come_back_whatever_became_of_the_call(bench: Bench, openai: Simulator, mode: str) -> None:
+    await limited(bench, openai, max_concurrent=1)
+    openai.mode = mode
+    await bench.served(await bench.claimed(t_sync_s=3))
+    assert await in_use(bench) == {}
+
+
+async def test_a_busy_provider_is_waited_for_and_then_left_to_the_next_rung(bench: Bench, openai: Simulator) -> None:
+    await limited(bench, openai, LAST, max_concurrent=1)
+    await bench.db.fetch(
+        "INSERT INTO limit_use VALUES ('calls/openai/at-once', 'somebody', 1, clock_timestamp() + interval '1 hour')"
+    )
+    began = time.monotonic()
+    ended = await bench.served(await bench.claimed(t_sync_s=4))
+    assert isinstance(ended, Served)
+    assert (ended.served_by, openai.calls["edit"]) == ("local/original", 0)
+    assert 0.5 < time.monotonic() - began < 3.5
+    await bench.db.fetch("DELETE FROM limit_use")
+    assert isinstance(await bench.served(await bench.claimed(t_sync_s=4)), Served)
+    assert openai.calls["edit"] == 1
+
+
+async def test_calls_of_a_day_that_are_used_up_are_a_quota(bench: Bench, openai: Simulator) -> None:
+    await limited(bench, openai, calls_per_day=1)
+    assert isinstance(await bench.served(await bench.claimed(t_sync_s=LONG_S)), Served)
+    ended = await bench.served(await bench.claimed(t_sync_s=LONG_S))
+    assert isinstance(ended, AttemptFailed)
+    assert ended.failure.code == "provider_quota"
+    assert "1 times a day" in ended.failure.detail
+    assert openai.calls["edit"] == 1
+
+
+async def test_an_open_breaker_spares_the_call_and_says_why(bench: Bench, openai: Simulator) -> None:
+    await routed(bench, openai, max_tries=5)
+    openai.mode = "http_503"
+    first = await bench.served(await bench.claimed(t_sync_s=LONG_S))
+    assert isinstance(first, AttemptFailed)
+    ended = await bench.served(await bench.claimed(t_sync_s=LONG_S))
+    assert isinstance(ended, AttemptFailed)
+    assert ended.failure.code == "provider_error"
+    assert "openai is not asked for the next" in ended.failure.detail
+    assert "overloaded" in ended.failure.detail
+    assert openai.calls["edit"] == 5
+    await routed(bench, openai, LAST)  # saving what is set about providers asks them anew
+    await bench.served(await bench.claimed(t_sync_s=LONG_S))
+    assert openai.calls["edit"] > 5
+
+
+async def test_a_wrong_key_is_tried_once_and_a_new_one_at_once(bench: Bench, openai: Simulator) -> None:
+    from photochanger import vault
+
+    await routed(bench, openai)
+    openai.mode = "auth"
+    for _ in range(3):
+        ended = await bench.served(await bench.claimed(t_sync_s=LONG_S))
+        assert isinstance(ended, AttemptFailed)
+        assert ended.failure.code == "provider_auth"
+    assert openai.calls["edit"] == 1
+    openai.mode = "success"
+    await vault.store(bench.db, bench.keys, "openai", "simulator-key")
+    assert isinstance(await bench.served(await bench.claimed(t_sync_s=LONG_S)), Served)
+
+
+async def budgeted(bench: Bench, **budget: Any) -> None:
+    slot = (await slots.all_slots(bench.db))["slot-001"]
+    await slots.save(bench.db, slot.model_copy(update={"options": slots.Options(**budget)}))
+
+
+async def test_a_budget_is_reserved_before_the_call_and_spent_money_goes_to_the_next_rung(
+    bench: Bench, openai: Simulator
+) -> None:
+    await limited(bench, openai, LAST, prices={"image_edit": 0.4})
+    await budgeted(bench, budget_per_day=1.0)
+    served = [await bench.served(await bench.claimed(t_sync_s=LONG_S)) for _ in range(3)]
+    assert [one.served_by for one in served if isinstance(one, Served)] == ["openai/image_edit"] * 2 + [
+        "local/original"
+    ]
+    assert openai.calls["edit"] == 2
+    assert await in_use(bench) == {"budget/slot-001/day": 0.8}
+
+
+async def test_a_spent_budget_without_another_rung_has_its_own_code(bench: Bench, openai: Simulator) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    await limited(bench, openai, prices={"image_edit": 0.4})
+    now = datetime.now(UTC)
+    evening = {"name": "evening", "begins_at": now, "ends_at": now + timedelta(hours=4), "amount": 0.1}
+    await budgeted(bench, budget_period=evening)
+    ended = await bench.served(await bench.claimed(t_sync_s=LONG_S))
+    assert isinstance(ended, AttemptFailed)
+    assert ended.failure.code == "budget_spent"
+    assert openai.calls["edit"] == 0
+
+
+async def test_a_call_that_the_provider_refused_costs_the_budget_nothing(bench: Bench, openai: Simulator) -> None:
+    await limited(bench, openai, prices={"image_edit": 0.4})
+    await budgeted(bench, budget_per_day=1.0)
+    openai.mode = "moderation"
+    await bench.served(await bench.claimed(t_sync_s=LONG_S))
+    assert (await in_use(bench)).get("budget/slot-001/day", 0) == 0
+
+
+# -- hedging ---------------------------------------------------------------------------------------------------------
+
+
+async def hedged(bench: Bench, openai: Simulator, *more: Rung, **first: Any) -> None:
+    await routed(bench, openai, *more, **first)
+    slot = (await slots.all_slots(bench.db))["slot-001"]
+    await slots.save(bench.db, slot.model_copy(update={"route": slot.route.model_copy(update={"hedge": True})}))
+    await measured(bench, 0.4)
+
+
+async def test_a_slow_call_is_raced_by_the_next_rung_and_cut_off(bench: Bench, openai: Simulator) -> None:
+    await hedged(bench, openai, LAST)
+    openai.mode = "hang"
+    began = time.monotonic()
+    claim = await bench.claimed(t_sync_s=LONG_S)
+    ended = await bench.served(claim)
+    assert isinstance(ended, Served)
+    assert ended.served_by == "local/original"
+    assert 0.5 <= time.monotonic() - began < 5
+    assert await causes(bench, claim.job_id) == [(0, "openai", "cancelled"), (1, "local", None)]
+    assert await in_use(bench) == {}
+
+
+async def test_a_call_in_its_usual_time_is_not_raced(bench: Bench, openai: Simulator) -> None:
+    await hedged(bench, openai, LAST)
+    openai.latency_s = 0.1
+    claim = await bench.claimed(t_sync_s=LONG_S)
+    ended = await bench.served(claim)
+    assert isinstance(ended, Served)
+    assert ended.served_by == "openai/image_edit"
+    assert await causes(bench, claim.job_id) == [(0, "openai", None)]
+
+
+async def test_a_refusal_ends_the_race_where_the_slot_wants_that(bench: Bench, openai: Simulator) -> None:
+    second = Rung(provider="openai", operation="image_edit", settings={"prompt": "y"})
+    await hedged(bench, openai, second, on_refusal="fail")
+    openai.latency_s, openai.mode = 1.0, "moderation"
+    ended = await bench.served(await bench.claimed(t_sync_s=LONG_S))
+    assert isinstance(ended, AttemptFailed)
+    assert ended.failure.code == "provider_refused"
+
+
+async def test_the_first_may_still_win_when_the_rung_that_raced_it_failed(bench: Bench, openai: Simulator) -> None:
+    second = Rung(provider="openai", operation="image_edit", settings={"prompt": "second"}, max_tries=1)
+    await hedged(bench, openai, second, max_tries=1)
+    openai.script.extend(["success", "http_500"])
+    openai.latency_s = 1.0
+    claim = await bench.claimed(t_sync_s=LONG_S)
+    ended = await bench.served(claim)
+    assert isinstance(ended, Served)
+    assert ended.rung == 0
+
+
+# -- late ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_that_runs_at_the_deadline_may_finish_where_the_slot_keeps_late_results(
+    bench: Bench, openai: Simulator
+) -> None:
+    await routed(bench, openai)
+    await budgeted(bench, keep_late_result=True)
+    openai.latency_s = 3.0
+    began = time.monotonic()
+    ended = await bench.served(await bench.claimed(t_sync_s=2))
+    assert isinstance(ended, Served)
+    assert time.monotonic() - began > 2.5
