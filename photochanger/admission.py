@@ -26,12 +26,16 @@ LOCK = 0x50436C61
 AT_ONCE = 0.5
 #: Seconds a process acts on the forecast it read before.
 FRESH_S = 0.5
+#: Seconds for which a photo whose upload has begun is expected in the queue; who dawdles keeps no place.
+UPLOAD_S = 2.0
 #: Seconds without any worker after which photos are refused; a restart takes two or three.
 NO_WORKERS_S = 10.0
 #: Threads counted on while the only worker restarts: those of one with the usual number.
 CREW_THREADS = 32
-#: Seconds of a thread that a photo takes beside its provider's call.
-AROUND_S = 0.1
+#: Seconds of a thread that a photo takes beside its provider's call, on two busy cores.
+AROUND_S = 0.25
+#: What a wait is taken for, times what it is expected to be: a guest who was let in must have the picture in time.
+CAUTION = 1.15
 
 #: How long a photo of ``%(lane)s`` and ``%(priority)s`` would wait (``wait_s``), by how many threads it is served.
 FORECAST = f"""
@@ -62,7 +66,7 @@ in_hand AS MATERIALIZED (
     LEFT JOIN waiting wide ON wide.lane = ''
 ), forecast AS MATERIALIZED (
     SELECT greatest(CASE WHEN jobs < capacity THEN 0 ELSE work_s / capacity END,
-                    CASE WHEN wide_jobs < threads THEN 0 ELSE wide_work_s / threads END) AS wait_s,
+                    CASE WHEN wide_jobs < threads THEN 0 ELSE wide_work_s / threads END) * {CAUTION} AS wait_s,
            capacity, jobs, workers
     FROM around
 )
@@ -118,26 +122,54 @@ def work_of(
         lane_wait_s = max(in_time_s, t_sync_response_s / 4)
     return Work(
         lane=route.rungs[0].provider,
-        need_s=min(one.p90_s for one in usual) + STORE_S,
+        need_s=min(one.p90_s for one in usual) + AROUND_S + STORE_S,
         work_s=min(first.mean_s, t_sync_response_s) + AROUND_S,
         lane_wait_s=lane_wait_s,
     )
 
 
 @dataclass
-class _Seen:
-    """A lane's forecast as it was read, and what was let in since."""
+class Coming:
+    """A photo that has passed the door and is on its way while inside. ``let_in_at``: when its job was written."""
 
+    work: Work
     at: float
-    wait_s: float
-    capacity: float
-    jobs: float
-    more_s: float = 0.0
+    let_in_at: float | None = None
+    gone: bool = False
+
+    def __enter__(self) -> Coming:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.gone = True
+
+    def let_in(self) -> None:
+        self.let_in_at = time.monotonic()
+
+    def counts(self, *, read_at: float, now: float) -> bool:
+        """Whether it is on its way, for no longer than an upload usually takes, or in since the forecast was read."""
+        if self.let_in_at is not None:
+            return self.let_in_at >= read_at
+        return not self.gone and now - self.at < UPLOAD_S
+
+
+@dataclass
+class _Lane:
+    """A lane's forecast as it was read, the photos let in since, and those whose upload is under way."""
+
+    at: float = float("-inf")
+    wait_s: float = 0.0
+    capacity: float = 1.0
+    jobs: float = 0.0
+    since: list[Coming] = field(default_factory=list)
 
     def wait_now_s(self) -> float:
-        if self.jobs < self.capacity:
+        now = time.monotonic()
+        self.since = [one for one in self.since if one.counts(read_at=self.at, now=now)]
+        if self.jobs + len(self.since) < self.capacity:
             return 0.0
-        return max(0.0, self.wait_s - (time.monotonic() - self.at)) + self.more_s / self.capacity
+        more_s = sum(one.work.work_s for one in self.since) * CAUTION
+        return max(0.0, self.wait_s - (now - self.at)) + more_s / self.capacity
 
 
 @dataclass
@@ -146,31 +178,28 @@ class Admission:
     The statement that writes the job looks again."""
 
     db: Database
-    seen: dict[tuple[str, int], _Seen] = field(default_factory=dict)
+    lanes: dict[tuple[str, int], _Lane] = field(default_factory=dict)
     #: Monotonic instants: the last return that was promised, by lane, and when a worker was last seen.
     promised: dict[str, float] = field(default_factory=dict)
     worker_at: float = field(default_factory=time.monotonic)
     _one: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def check(self, work: Work, *, slack_s: float, priority: int = 0) -> None:
-        """Returns when a photo that may wait ``slack_s`` can be served.
+    async def check(self, work: Work, *, slack_s: float, priority: int = 0) -> Coming:
+        """Returns when a photo that may wait ``slack_s`` can be served; keep what it gives while the photo comes.
 
         Raises:
             QueueFull, NoWorkers: with the seconds after which it may come again.
             Unavailable: PostgreSQL cannot be reached.
         """
-        seen = await self._forecast(work.lane, priority)
+        lane = await self._forecast(work.lane, priority)
         if time.monotonic() - self.worker_at > NO_WORKERS_S:
             raise NoWorkers(retry_after_s=NO_WORKERS_S)
-        wait_s = seen.wait_now_s()
+        wait_s = lane.wait_now_s()
         if wait_s > max(0.0, slack_s):
-            raise self.refusal(work, NoRoom(wait_s, seen.capacity), slack_s=slack_s)
-
-    def let_in(self, work: Work, *, priority: int = 0) -> None:
-        """Counts a photo that was let in until the next forecast sees it."""
-        if seen := self.seen.get((work.lane, priority)):
-            seen.jobs += 1
-            seen.more_s += work.work_s
+            raise self.refusal(work, NoRoom(wait_s, lane.capacity), slack_s=slack_s)
+        coming = Coming(work, time.monotonic())
+        lane.since.append(coming)
+        return coming
 
     def refusal(self, work: Work, full: NoRoom, *, slack_s: float) -> QueueFull:
         """A refusal with the time at which there will be room, counting the returns promised to others before."""
@@ -184,13 +213,14 @@ class Admission:
             retry_after_s=retry_after_s,
         )
 
-    async def _forecast(self, lane: str, priority: int) -> _Seen:
+    async def _forecast(self, name: str, priority: int) -> _Lane:
         async with self._one:
-            seen = self.seen.get((lane, priority))
-            if seen is None or time.monotonic() - seen.at > FRESH_S:
-                row = (await self.db.fetch(_LOOK, {"lane": lane, "priority": priority}))[0]
-                seen = _Seen(time.monotonic(), row["wait_s"], row["capacity"], row["jobs"])
-                self.seen[(lane, priority)] = seen
+            lane = self.lanes.setdefault((name, priority), _Lane())
+            if time.monotonic() - lane.at > FRESH_S:
+                at = time.monotonic()
+                row = (await self.db.fetch(_LOOK, {"lane": name, "priority": priority}))[0]
+                lane.at = at
+                lane.wait_s, lane.capacity, lane.jobs = row["wait_s"], row["capacity"], row["jobs"]
                 if row["workers"]:
-                    self.worker_at = seen.at
-            return seen
+                    self.worker_at = lane.at
+            return lane

@@ -106,7 +106,8 @@ class _Walk:
     async def _start(self) -> None:
         rung, following = self._at(self.next), self._at(self.next + 1)
         assert rung is not None
-        kept_s = await self._usual_s(following) + HAND_OVER_S if following else 0.0
+        # Nothing is kept for a rung that could not be begun even now.
+        kept_s = await self._usual_s(following) + HAND_OVER_S if following and await self._fits(following) else 0.0
         step = Step(
             self.its,
             self.claim,

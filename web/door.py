@@ -7,7 +7,7 @@ import asyncio
 import falcon.asgi
 
 from photochanger import access, limits, providers, usual
-from photochanger.admission import Admission, Work, work_of
+from photochanger.admission import Admission, Coming, Work, work_of
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.failures import Failure, RateLimited, StorageFull
@@ -51,8 +51,8 @@ class Door:
 
     async def pass_early(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, slot: Slot, current: Settings, work: Work
-    ) -> None:
-        """Returns when the body may be read.
+    ) -> Coming:
+        """Returns when the body may be read; keep what it gives while the photo comes.
 
         Raises:
             RateLimited, StorageFull, NoWorkers, QueueFull: with the time after which it may come again.
@@ -61,7 +61,7 @@ class Door:
         await self._within_limits(req, resp, slot, current)
         if await self._free.get() < current.disk_reserve_bytes:
             raise StorageFull("The disk that holds the pictures is nearly full", retry_after_s=DISK_RETRY_S)
-        await self.admission.check(work, slack_s=current.t_sync_response_s - work.need_s)
+        return await self.admission.check(work, slack_s=current.t_sync_response_s - work.need_s)
 
     async def _within_limits(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, slot: Slot, current: Settings

@@ -16,7 +16,7 @@ import falcon.asgi
 import orjson
 
 from photochanger import images, jobs, logs, metrics, retention
-from photochanger.admission import NoRoom, Work
+from photochanger.admission import Coming, NoRoom
 from photochanger.db import Row
 from photochanger.failures import (
     Cancelled,
@@ -74,27 +74,27 @@ class Ingest:
         current = await self._its.settings.get()
         exchange: Exchange = req.scope[SCOPE_KEY]
         work = await self._its.door.work_of(slot, current)
-        await self._its.door.pass_early(req, resp, slot, current, work)
         key = idempotency_key(req)
         job_id = uuid4()
         prefer = preferences(req.get_header("Prefer"))
-        async with uploads.received(
-            req,
-            self._its.storage,
-            exchange=exchange,
-            max_bytes=current.max_upload_bytes,
-            max_pixels=current.max_pixels,
-            check_password=lambda given: self._its.password.check(
-                given, current.ingest_passwords, address=req.remote_addr, slot_id=slot.id
-            ),
-        ) as upload:
-            logs.job_id.set(str(job_id))
-            with self._its.waiting.waiter(job_id) as waiter:
-                submitted = await self._submit(upload, job_id, slot, current, began, work=work, key=key)
-                req.context.job_id = str(submitted.job_id)
-                wished_s = 0.0 if "respond-async" in prefer else prefer.get("wait", float("inf"))
-                patience_s = min(wished_s, submitted.remaining_s + GRACE_S)
-                row = await self._outcome(submitted, waiter, exchange, slot, patience_s)
+        with await self._its.door.pass_early(req, resp, slot, current, work) as coming:
+            async with uploads.received(
+                req,
+                self._its.storage,
+                exchange=exchange,
+                max_bytes=current.max_upload_bytes,
+                max_pixels=current.max_pixels,
+                check_password=lambda given: self._its.password.check(
+                    given, current.ingest_passwords, address=req.remote_addr, slot_id=slot.id
+                ),
+            ) as upload:
+                logs.job_id.set(str(job_id))
+                with self._its.waiting.waiter(job_id) as waiter:
+                    submitted = await self._submit(upload, job_id, slot, current, began, coming=coming, key=key)
+                    req.context.job_id = str(submitted.job_id)
+                    wished_s = 0.0 if "respond-async" in prefer else prefer.get("wait", float("inf"))
+                    patience_s = min(wished_s, submitted.remaining_s + GRACE_S)
+                    row = await self._outcome(submitted, waiter, exchange, slot, patience_s)
         if row is not None:
             await self._answer(req, resp, row, slot, current)
         elif patience_s == wished_s:
@@ -120,7 +120,7 @@ class Ingest:
         current: Settings,
         began: float,
         *,
-        work: Work,
+        coming: Coming,
         key: str | None,
     ) -> Submitted:
         """Adopts the photo and writes the job, or joins the one that has the same photo; the photo's file goes again
@@ -151,13 +151,13 @@ class Ingest:
                     t_original_retention_s=current.t_original_retention_h * HOUR_S,
                     max_pixels=current.max_pixels,
                     fields=upload.fields,
-                    work=work,
+                    work=coming.work,
                     **_known_by(slot, upload, key, current),
                 ),
             )
         except NoRoom as full:
-            slack_s = current.t_sync_response_s - elapsed_s - work.need_s
-            raise self._its.door.admission.refusal(work, full, slack_s=slack_s) from None
+            slack_s = current.t_sync_response_s - elapsed_s - coming.work.need_s
+            raise self._its.door.admission.refusal(coming.work, full, slack_s=slack_s) from None
         finally:
             if submitted is None or submitted.joined:
                 await asyncio.shield(retention.delete(self._its.storage, [path], kind=PAYLOADS))
@@ -165,7 +165,7 @@ class Ingest:
             logs.job_id.set(str(submitted.job_id))
             logs.event("job.joined", slot=slot.id)
         else:
-            self._its.door.admission.let_in(work)
+            coming.let_in()
             logs.event("job.received", slot=slot.id, bytes=upload.bytes, mime=upload.header.mime)
         return submitted
 

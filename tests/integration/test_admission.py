@@ -56,9 +56,10 @@ async def test_an_idle_worker_takes_what_comes_even_if_it_usually_takes_too_long
 
 
 async def test_photos_are_let_in_until_the_next_would_be_late(db: Database) -> None:
-    """Two at once of 3 s each, 10 s less 4 for the call itself: 6 s of waiting are 4 photos' work on 2 threads."""
+    """Two at once of 3 s each, 10 s less 4 for the call itself: 6 s of waiting, less caution, hold the work of three
+    photos on two threads, and a fourth may wait for them."""
     await crew(db, lanes={"gemini": 2})
-    assert await fill(db, GEMINI) == 5
+    assert await fill(db, GEMINI) == 4
 
 
 async def test_a_lane_that_is_full_keeps_nobody_else_out(db: Database) -> None:
@@ -78,7 +79,7 @@ async def test_who_comes_all_at_once_is_let_in_as_if_one_came_after_the_other(db
     await crew(db, threads=32, lanes={"gemini": 32})
     got = await asyncio.gather(*(enters(db, GEMINI) for _ in range(300)))
     let_in = sum(isinstance(one, Submitted) for one in got)
-    assert 64 <= let_in <= 66, "6 s on 32 threads"
+    assert 54 <= let_in <= 57, "6 s on 32 threads, less caution"
     assert len(await db.fetch("SELECT FROM job")) == let_in
 
 
@@ -93,10 +94,10 @@ async def test_a_refused_photo_leaves_nothing_behind(db: Database) -> None:
 
 async def test_what_is_less_urgent_makes_nobody_wait(db: Database) -> None:
     await crew(db, lanes={"gemini": 2})
-    for _ in range(5):
+    for _ in range(4):
         assert isinstance(await enters(db, GEMINI, priority=5), Submitted)
     assert isinstance(await enters(db, GEMINI, priority=5), NoRoom)
-    assert await fill(db, GEMINI) == 5
+    assert await fill(db, GEMINI) == 4
 
 
 async def test_work_that_is_nearly_done_counts_for_what_is_left_of_it(db: Database) -> None:
@@ -140,11 +141,25 @@ async def test_the_door_refuses_before_the_database_is_asked_again(db: Database)
 async def test_the_door_counts_whom_it_let_in_since_it_looked(db: Database) -> None:
     await crew(db, lanes={"gemini": 2})
     door, slack_s = Admission(db), T_SYNC_S - GEMINI.need_s
-    for _ in range(5):
-        await door.check(GEMINI, slack_s=slack_s)
-        door.let_in(GEMINI)
+    for _ in range(4):
+        with await door.check(GEMINI, slack_s=slack_s) as coming:
+            coming.let_in()
     with pytest.raises(QueueFull):
         await door.check(GEMINI, slack_s=slack_s)
+
+
+async def test_the_door_counts_whose_upload_is_under_way_until_it_is_given_up(db: Database) -> None:
+    await crew(db, lanes={"gemini": 2})
+    door, slack_s = Admission(db), T_SYNC_S - GEMINI.need_s
+    coming = [await door.check(GEMINI, slack_s=slack_s) for _ in range(4)]
+    with pytest.raises(QueueFull):
+        await door.check(GEMINI, slack_s=slack_s)
+    with coming[0]:
+        pass  # it was refused for something else
+    coming.append(await door.check(GEMINI, slack_s=slack_s))
+    for one in coming:
+        one.at -= 2.0
+    await door.check(GEMINI, slack_s=slack_s)
 
 
 async def test_a_thousand_refused_do_not_come_back_in_the_same_second(db: Database) -> None:
@@ -166,7 +181,7 @@ async def test_without_a_worker_for_ten_seconds_photos_are_refused(db: Database)
     with pytest.raises(NoWorkers):
         await door.check(LOCAL, slack_s=5)
     await crew(db)
-    door.seen.clear()
+    door.lanes.clear()
     await door.check(LOCAL, slack_s=5)
 
 
@@ -189,14 +204,14 @@ def test_a_route_needs_the_time_of_its_quickest_rung_and_a_thread_for_its_first(
     last = Rung(provider="local", operation="original")
     alone = asked(first, turbotext=Usual(p90_s=12, mean_s=9))
     assert (alone.lane, alone.lane_wait_s) == ("turbotext", None)
-    assert (alone.need_s, alone.work_s) == pytest.approx((13, 9.1), abs=0.3)
+    assert (alone.need_s, alone.work_s) == pytest.approx((13.25, 9.25), abs=0.3)
     routed = asked(first, last, turbotext=Usual(p90_s=12, mean_s=9))
-    assert (routed.need_s, routed.work_s) == pytest.approx((1.8, 9.1), abs=0.3)
+    assert (routed.need_s, routed.work_s) == pytest.approx((2.05, 9.25), abs=0.3)
     assert routed.lane_wait_s == pytest.approx(48 - 1 - 12 - 0.8, abs=0.3)
 
 
 def test_a_provider_never_seen_counts_as_its_driver_says() -> None:
-    assert asked(Rung(provider="turbotext", operation="image_edit")).work_s == pytest.approx(15.1)
+    assert asked(Rung(provider="turbotext", operation="image_edit")).work_s == pytest.approx(15.25)
 
 
 def test_a_few_quick_calls_do_not_make_a_slow_provider_quick() -> None:
@@ -204,4 +219,4 @@ def test_a_few_quick_calls_do_not_make_a_slow_provider_quick() -> None:
     few = asked(one, turbotext=Usual(p90_s=0.1, mean_s=0.1, calls=3))
     many = asked(one, turbotext=Usual(p90_s=0.1, mean_s=0.1, calls=200))
     assert few.work_s > 10
-    assert many.work_s < 1
+    assert many.work_s < 1.5

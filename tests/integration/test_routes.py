@@ -191,11 +191,11 @@ async def test_after_a_crash_the_walk_goes_on_where_something_is_paid_for(bench:
 # -- what was measured -----------------------------------------------------------------------------------------------
 
 
-async def measured(bench: Bench, p90_s: float) -> None:
+async def measured(bench: Bench, p90_s: float, model: str = "gpt-image-1-mini") -> None:
     await bench.db.fetch(
         "INSERT INTO usual_time (provider, operation, model, calls, p50_s, p90_s, mean_s, mean_cost) "
-        "VALUES ('openai', 'image_edit', 'gpt-image-1-mini', 100, %(s)s, %(s)s, %(s)s, 0)",
-        {"s": p90_s},
+        "VALUES ('openai', 'image_edit', %(model)s, 100, %(s)s, %(s)s, %(s)s, 0)",
+        {"s": p90_s, "model": model},
     )
 
 
@@ -216,14 +216,17 @@ async def test_recent_calls_are_measured_by_provider_operation_and_model(bench: 
     assert row["mean_s"] == pytest.approx((5.5 + 5.0) / 11), "time that failures took is time that threads were busy"
 
 
-async def test_a_measured_time_decides_whether_a_rung_still_fits(bench: Bench, openai: Simulator) -> None:
-    slow = Rung(provider="openai", operation="image_edit", settings={"prompt": "y"}, max_tries=1)
+async def test_a_rung_that_by_measure_does_not_fit_is_neither_begun_nor_kept_time_for(
+    bench: Bench, openai: Simulator
+) -> None:
+    slow = Rung(provider="openai", operation="image_edit", settings={"prompt": "y", "model": "gpt-image-2"})
     await routed(bench, openai, slow, max_tries=1)
-    await measured(bench, 2.8)
-    openai.mode, openai.latency_s = "http_503", 0.3
-    ended = await bench.served(await bench.claimed(t_sync_s=3.7))
+    await measured(bench, 2.8, "gpt-image-2")
+    openai.mode = "http_503"
+    claim = await bench.claimed(t_sync_s=2.5)
+    ended = await bench.served(claim)
     assert isinstance(ended, AttemptFailed)
-    assert openai.calls["edit"] == 1, "the driver's own 0.2 s would have fitted"
+    assert await causes(bench, claim.job_id) == [(0, "openai", "provider_error")]
 
 
 async def test_a_photo_that_waited_long_leaves_a_rung_that_no_longer_fits(bench: Bench, openai: Simulator) -> None:
