@@ -193,7 +193,7 @@ class Admission:
         """
         lane = await self._forecast(work.lane, priority)
         if time.monotonic() - self.worker_at > NO_WORKERS_S:
-            raise NoWorkers(retry_after_s=NO_WORKERS_S)
+            raise NoWorkers()
         wait_s = lane.wait_now_s()
         if wait_s > max(0.0, slack_s):
             raise self.refusal(work, NoRoom(wait_s, lane.capacity), slack_s=slack_s)

@@ -39,6 +39,8 @@ class Failure(Exception):
     """Something went wrong"""
 
     code: ClassVar[str]
+    #: Seconds after which it is worth coming back, where nothing better is known.
+    over_after_s: ClassVar[float | None] = None
     retryable: bool = False
 
     def __init__(
@@ -50,7 +52,7 @@ class Failure(Exception):
     ) -> None:
         super().__init__(detail or self.title())
         self.detail = detail or self.title()
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.over_after_s if retry_after_s is None else retry_after_s
         self.errors = tuple(errors)
 
     @classmethod
@@ -307,18 +309,21 @@ class StorageFull(Unavailable):
     """There is no room left for pictures"""
 
     code = "storage_full"
+    over_after_s = 30.0
 
 
 class BudgetSpent(Unavailable):
     """The slot's budget is spent"""
 
     code = "budget_spent"
+    over_after_s = 600.0
 
 
 class NoWorkers(Unavailable):
     """No worker is running"""
 
     code = "no_workers"
+    over_after_s = 10.0
 
 
 class WorkerLost(Unavailable):

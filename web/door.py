@@ -18,8 +18,6 @@ from photochanger.slots import Slot
 from photochanger.storage import Storage
 from photochanger.usual import Times
 
-#: Seconds after which a camera may look whether the disk has room again.
-DISK_RETRY_S = 30.0
 _WINDOW_S = 60
 
 
@@ -60,7 +58,7 @@ class Door:
         """
         await self._within_limits(req, resp, slot, current)
         if await self._free.get() < current.disk_reserve_bytes:
-            raise StorageFull("The disk that holds the pictures is nearly full", retry_after_s=DISK_RETRY_S)
+            raise StorageFull("The disk that holds the pictures is nearly full")
         return await self.admission.check(work, slack_s=current.t_sync_response_s - work.need_s)
 
     async def _within_limits(

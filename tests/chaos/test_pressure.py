@@ -237,7 +237,7 @@ def test_two_workers_never_exceed_a_limit_of_three_through_kills(
     database_url: str, tmp_path: Any, openai: OpenAI
 ) -> None:
     """Two installations on one database and one media root: two workers, one of them killed again and again."""
-    media = {"PHOTOCHANGER_MEDIA_ROOT": str(tmp_path / "media")}
+    media = {"PHOTOCHANGER_MEDIA_ROOT": str(tmp_path / "a" / "media")}
     key = {"PHOTOCHANGER_MASTER_KEY": "k1:" + "A" * 43 + "="}
     with (
         Installation(tmp_path / "a", database_url=database_url, env={**media, **key}) as one,
@@ -283,6 +283,7 @@ def test_two_workers_never_exceed_a_limit_of_three_through_kills(
         assert 1 <= openai.most_flying <= 3
         check(one, max_attempts=4)
         permits_back(one)
+        rows_and_files_agree(one)
 
 
 def test_the_same_photo_sent_five_times_at_once_is_paid_for_once(installation: Installation, openai: OpenAI) -> None:
