@@ -6,6 +6,7 @@ Where a limit only asks for patience, the call waits for it as long as the time 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ PATIENCE_S = 5.0
 
 @dataclass(frozen=True)
 class Call:
-    """What is to be called, for whom. ``price``: what it is expected to cost."""
+    """What is to be called, for whom. ``price``: what it is expected to cost. ``is_paid``: it only fetches what an
+    earlier call has been paid for."""
 
     provider: str
     options: Any
@@ -43,6 +45,7 @@ class Call:
     slot: SlotOptions
     price: float
     lasts_s: float
+    is_paid: bool = False
 
 
 @dataclass
@@ -81,7 +84,7 @@ class Gate:
         """
         if not isinstance(call.options, CallOptions):
             return None
-        made = Pass(self.db, call, trial=await breakers.ask(self.db, call.provider))
+        made = Pass(self.db, call, trial=not call.is_paid and await breakers.ask(self.db, call.provider))
         try:
             made.grant = await self._granted(made, until, time_zone)
         except BaseException:
@@ -91,22 +94,30 @@ class Gate:
         return made
 
     async def _granted(self, made: Pass, until: float, time_zone: str) -> Grant:
-        wanted = [*_calls(made.call), *_money(made.call)]
         while True:
+            taking = asyncio.ensure_future(self._taken(made, time_zone))
             try:
-                return await limits.acquire(
-                    self.db,
-                    wanted,
-                    holder=made.holder,
-                    worker_id=self.worker_id(),
-                    lasts_s=made.call.lasts_s + OUTLIVES_S,
-                    time_zone=time_zone,
-                )
+                return await asyncio.shield(taking)
+            except asyncio.CancelledError:
+                with contextlib.suppress(Exhausted, Unavailable):  # it may be ours already: nobody else would know
+                    await limits.release(self.db, await taking, holder=made.holder, more=-made.call.price)
+                raise
             except Exhausted as short:
                 waits = short.limit.kind in ("permit", "minute")
                 if not waits or time.monotonic() + short.retry_after_s >= until:
                     raise _refusal(made.call, short) from None
                 await asyncio.sleep(min(short.retry_after_s, 1.0))
+
+    async def _taken(self, made: Pass, time_zone: str) -> Grant:
+        wanted = _calls(made.call) if made.call.is_paid else [*_calls(made.call), *_money(made.call)]
+        return await limits.acquire(
+            self.db,
+            wanted,
+            holder=made.holder,
+            worker_id=self.worker_id(),
+            lasts_s=made.call.lasts_s + OUTLIVES_S,
+            time_zone=time_zone,
+        )
 
 
 def _calls(call: Call) -> Sequence[Limit]:

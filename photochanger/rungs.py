@@ -259,6 +259,7 @@ class Step:
             slot=self.claim.options,
             price=self.times.price_of(self.rung, self.provider, options),
             lasts_s=self.deadline - time.monotonic(),
+            is_paid=self.reference is not None,
         )
         until = time.monotonic() + self._budget_s() - self._usual_s(request)
         try:

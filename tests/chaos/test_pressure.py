@@ -152,6 +152,7 @@ def watched(running: Installation, seen: dict[str, float], stop: threading.Event
             seen[row["name"]] = max(seen.get(row["name"], 0), row["n"])
 
 
+@pytest.mark.full
 def test_a_thousand_photos_at_a_provider_that_can_serve_a_tenth_of_them(
     installation: Installation, openai: OpenAI
 ) -> None:
@@ -351,6 +352,7 @@ def cancel(running: Installation, job_id: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.full
 def test_hedging_halves_the_slowest_for_a_few_more_calls(installation: Installation, openai: OpenAI) -> None:
     """A provider whose calls take ten times as long in 5 of 100; measured before, as a running server has it."""
     configured(installation, 20, openai=(openai, 0.3, {"max_concurrent": PERMITS}))
@@ -379,6 +381,7 @@ def test_hedging_halves_the_slowest_for_a_few_more_calls(installation: Installat
     permits_back(installation)
 
 
+@pytest.mark.full
 def test_an_open_breaker_does_not_slow_the_other_provider(
     installation: Installation, openai: OpenAI, gemini: Gemini
 ) -> None:
