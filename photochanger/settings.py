@@ -143,23 +143,21 @@ async def save(db: Database, changes: dict[str, Any]) -> Settings:
             )
         if "providers" in changes:
             await connection.execute(b"DELETE FROM breaker")  # what has opened one may have been put right
-            await _set_lanes(connection, merged)
+            await set_lanes(connection, merged)
     return merged
 
 
-async def set_lanes(db: Database) -> None:
-    """Makes the queue's lanes as wide as the providers' settings say: at start, for those never saved."""
-    async with db.transaction() as connection:
-        await _set_lanes(connection, await load(db))
-
-
-async def _set_lanes(connection: AsyncConnection[Any], current: Settings) -> None:
+async def set_lanes(connection: AsyncConnection[Any], current: Settings) -> None:
+    """Makes the queue's lanes: those of the providers that some slot asks first, as wide as their settings say."""
+    rows = await fetch(connection, "SELECT DISTINCT route #>> '{rungs,0,provider}' AS name FROM slot")
+    asked = {row["name"] for row in rows}
     widths = {}
     for name, provider in providers.registry().items():
         with contextlib.suppress(ValidationError):  # those of another version say so when they are used
             options = provider.options.model_validate(current.providers.get(name, {}))
             widths[name] = getattr(options, "max_concurrent", None)
-    narrow = [(name, width) for name, width in widths.items() if width is not None]
+    narrow = [(name, width) for name, width in widths.items() if width is not None and name in asked]
+    await connection.execute(b"LOCK dramatiq.lane IN SHARE ROW EXCLUSIVE MODE")  # one after the other
     await connection.execute(b"DELETE FROM dramatiq.lane")
     async with connection.cursor() as cursor:
         await cursor.executemany(b"INSERT INTO dramatiq.lane (name, width) VALUES (%s, %s)", narrow)

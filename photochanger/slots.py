@@ -199,7 +199,8 @@ async def save(db: Database, slot: Slot) -> Slot:
         SlotNotFound, InvalidSettings: nothing was saved.
         VersionMismatch: somebody saved in between.
     """
-    route = check_route(slot.route, await settings.load(db))
+    current = await settings.load(db)
+    route = check_route(slot.route, current)
     async with db.transaction() as connection:
         wanted = {one for rung in route.rungs for group in templates.named(rung.settings).values() for one in group}
         # Locked, so that none is deleted before the slot that names it is saved.
@@ -227,4 +228,5 @@ async def save(db: Database, slot: Slot) -> Slot:
                 "options": Jsonb(slot.options.model_dump(mode="json")),
             },
         )
+        await settings.set_lanes(connection, current)
     return _slot(saved[0])

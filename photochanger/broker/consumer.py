@@ -45,38 +45,44 @@ RESTART_GRACE_S = 5.0
 LIFE_LOCK = 0x50436C66
 RECONNECT_PAUSE_S = 0.1
 
-_CLAIM = b"""
+_READY = """
+    SELECT message_id, priority, due_at FROM dramatiq.queue
+    WHERE queue_name = %(queue)s AND state = 'queued' AND due_at <= clock_timestamp() AND {which}
+    ORDER BY priority, due_at
+    LIMIT {limit}
+    FOR UPDATE SKIP LOCKED
+"""
+_LANES = f"""
+wide AS ({
+    _READY.format(
+        which="(lane <> ALL(ARRAY(SELECT name FROM dramatiq.lane)) OR lane_until <= clock_timestamp())",
+        limit="%(free)s",
+    )
+}), narrow AS (
+    SELECT q.* FROM dramatiq.lane l CROSS JOIN LATERAL ({
+    _READY.format(
+        which="lane = l.name AND (lane_until IS NULL OR lane_until > clock_timestamp())",
+        limit='''greatest(least(%(free)s, l.width - (
+            SELECT count(*) FROM dramatiq.queue c
+            WHERE c.state = 'consumed' AND c.lane = l.name AND c.message_id <> ALL(%(acks)s::uuid[]))), 0)''',
+    )
+}) q
+), ready AS (
+    SELECT message_id FROM (TABLE wide UNION ALL TABLE narrow) AS either
+    ORDER BY priority, due_at LIMIT %(free)s
+)
+"""  # noqa: S608 - our own constants
+_CLAIM = """
 WITH acked AS (
     DELETE FROM dramatiq.queue
     WHERE message_id = ANY(%(acks)s::uuid[]) AND state = 'consumed' AND worker_id = %(worker)s
-), narrow AS MATERIALIZED (
-    SELECT l.name, l.width - (SELECT count(*) FROM dramatiq.queue c
-        WHERE c.state = 'consumed' AND c.lane = l.name AND c.message_id <> ALL(%(acks)s::uuid[])) AS free
-    FROM dramatiq.lane l
-), wide_ready AS MATERIALIZED (
-    SELECT message_id, priority, due_at FROM dramatiq.queue
-    WHERE queue_name = %(queue)s AND state = 'queued' AND due_at <= clock_timestamp()
-      AND (lane <> ALL(ARRAY(SELECT name FROM narrow)) OR lane_until <= clock_timestamp())
-    ORDER BY priority, due_at
-    LIMIT %(free)s
-    FOR UPDATE SKIP LOCKED
-), narrow_ready AS MATERIALIZED (
-    SELECT q.message_id, q.priority, q.due_at FROM narrow n CROSS JOIN LATERAL (
-        SELECT message_id, priority, due_at FROM dramatiq.queue
-        WHERE queue_name = %(queue)s AND state = 'queued' AND due_at <= clock_timestamp()
-          AND lane = n.name AND (lane_until IS NULL OR lane_until > clock_timestamp())
-        ORDER BY priority, due_at
-        LIMIT greatest(least(n.free, %(free)s), 0)
-        FOR UPDATE SKIP LOCKED
-    ) q
-), ready AS MATERIALIZED (
-    SELECT message_id FROM (TABLE wide_ready UNION ALL TABLE narrow_ready) AS both_kinds
-    ORDER BY priority, due_at LIMIT %(free)s
-), at AS MATERIALIZED (SELECT clock_timestamp() AS now)
+), {ready}, at AS MATERIALIZED (SELECT clock_timestamp() AS now)
 UPDATE dramatiq.queue q SET state = 'consumed', worker_id = %(worker)s, mtime = at.now, leased_at = at.now
 FROM ready, at WHERE q.message_id = ready.message_id
 RETURNING q.message::text, q.priority, q.due_at
 """
+_CLAIM_WIDE = _CLAIM.format(ready=f"ready AS ({_READY.format(which='true', limit='%(free)s')})").encode()
+_CLAIM_IN_LANES = _CLAIM.format(ready=_LANES).encode()
 
 # Rows of dead workers go back to the queue; rows that are ours in the table but not in our hands (the answer to a
 # claim was lost) too. Whoever deletes the dead worker's row is the one who gives its rows back.
@@ -106,6 +112,7 @@ WITH at AS MATERIALIZED (
 )
 SELECT
     EXISTS (SELECT FROM me) AS alive,
+    EXISTS (SELECT FROM dramatiq.lane) AS lanes,
     ARRAY(SELECT id FROM dead) AS dead,
     (SELECT count(*) FROM given_back) AS given_back,
     ARRAY(SELECT message_id::text FROM dramatiq.queue
@@ -156,6 +163,8 @@ class LeasingConsumer(Consumer):
         self._look = True
         self._draining = False
         self._alive_shown = False
+        #: Whether there are lanes, as of the last beat: looking into them costs a claim a third more.
+        self._in_lanes = True
 
     # -- dramatiq's consumer protocol ---------------------------------------------------------------------------
 
@@ -201,7 +210,7 @@ class LeasingConsumer(Consumer):
             self._reject()
             with self._lock:
                 acks, self._acks = self._acks, []
-            connection.execute(_CLAIM, self._claim_params(acks, free=0))
+            connection.execute(_CLAIM_WIDE, self._claim_params(acks, free=0))
             connection.execute(_REQUEUE, {"ids": list(self._in_hand.difference(acks)), "worker": self.worker_id})
             connection.execute(b"DELETE FROM dramatiq.worker WHERE id = %s", (self.worker_id,))
         except psycopg.Error as error:
@@ -255,7 +264,8 @@ class LeasingConsumer(Consumer):
         if not acks and free <= 0:
             return
         try:
-            rows = self._connected().execute(_CLAIM, self._claim_params(acks, free=free)).fetchall()
+            claim = _CLAIM_IN_LANES if self._in_lanes else _CLAIM_WIDE
+            rows = self._connected().execute(claim, self._claim_params(acks, free=free)).fetchall()
         except psycopg.Error:
             with self._lock:  # nobody else would acknowledge them: they are said again after reconnecting
                 self._acks.extend(acks)
@@ -301,7 +311,7 @@ class LeasingConsumer(Consumer):
             .fetchone()
         )
         assert row is not None
-        alive, dead, given_back, mine = row
+        alive, self._in_lanes, dead, given_back, mine = row
         self._next_beat = time.monotonic() + BEAT_S
         if dead:
             logs.event("worker.lost", workers=dead, messages=given_back)

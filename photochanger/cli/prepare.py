@@ -32,7 +32,8 @@ async def prepare(config: Config) -> Shown:
             await settings.save(db, {"media_marker": marker})
         elif refusal := await settings.wrong_media_root(db, storage):
             raise ConfigError(refusal)
-        await settings.set_lanes(db)
+        async with db.transaction() as connection:
+            await settings.set_lanes(connection, await settings.load(db))
         given = config.ingest_password.get_secret_value() if config.ingest_password else None
         admin = config.admin_password.get_secret_value() if config.admin_password else None
         made_admin = await accounts.create_first_admin(db, admin)
