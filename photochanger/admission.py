@@ -3,6 +3,7 @@
 What waits and runs is measured in seconds of a worker's thread: what its calls usually take (``queue.work_s``), or
 what those that run now have taken on the average, if that is more already. A lane with a width, a provider
 that takes so many calls at once, is served by as many threads; everything else by those that the lanes leave free.
+Who has another rung waits for its lane no longer than that rung can wait, and is then served by the free threads too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from photochanger.db import Database
 from photochanger.deadlines import STORE_S
@@ -30,6 +32,9 @@ FRESH_S = 0.5
 UPLOAD_S = 2.0
 #: Seconds without any worker after which photos are refused; a restart takes two or three.
 NO_WORKERS_S = 10.0
+#: Seconds kept for those who leave a lane together to be served one after the other. Who comes within as many seconds
+#: leaves within as many: only what the free threads do not serve in that time waits longer.
+REST_S = 1.0
 #: Threads counted on while the only worker restarts: those of one with the usual number.
 CREW_THREADS = 32
 #: Seconds of a thread that a photo takes beside its provider's call, on two busy cores.
@@ -42,11 +47,12 @@ FORECAST = f"""
 in_hand AS MATERIALIZED (
     SELECT CASE WHEN l.name IS NOT NULL THEN q.lane ELSE '' END AS lane, l.width, q.work_s,
            extract(epoch FROM clock_timestamp() - q.leased_at)::float8 AS since_s, q.state = 'queued' AS queued,
+           q.state = 'queued' AND q.due_at > clock_timestamp() - interval '{REST_S} s' AS recent,
            avg(extract(epoch FROM clock_timestamp() - q.leased_at)::float8) OVER (PARTITION BY q.lane) AS slow_s
     FROM dramatiq.queue q LEFT JOIN dramatiq.lane l ON l.name = q.lane
     WHERE q.state = 'consumed' OR (q.state = 'queued' AND q.priority <= %(priority)s)
 ), waiting AS MATERIALIZED (
-    SELECT lane, min(width) AS width, count(*) AS jobs,
+    SELECT lane, min(width) AS width, count(*) AS jobs, count(*) FILTER (WHERE recent) AS recent,
            sum(CASE WHEN queued THEN greatest(work_s, slow_s)
                ELSE greatest(greatest(work_s, slow_s) - since_s, work_s / 10) END) AS work_s
     FROM in_hand GROUP BY lane
@@ -59,16 +65,22 @@ in_hand AS MATERIALIZED (
 ), around AS MATERIALIZED (
     SELECT CASE WHEN narrow.width IS NULL THEN greatest(threads - elsewhere, 1)
                 ELSE least(narrow.width, threads) END::float8 AS capacity,
+           CASE WHEN narrow.width < threads THEN %(rest_s)s::float8 / (threads - narrow.width) END AS rest_each_s,
+           coalesce(mine.recent, 0) AS recent,
            coalesce(mine.jobs, 0) AS jobs, coalesce(mine.work_s, 0)::float8 AS work_s,
            coalesce(wide.jobs, 0) AS wide_jobs, coalesce(wide.work_s, 0)::float8 AS wide_work_s, threads, workers
     FROM crew CROSS JOIN narrow
     LEFT JOIN waiting mine ON mine.lane = CASE WHEN narrow.width IS NULL THEN '' ELSE %(lane)s END
     LEFT JOIN waiting wide ON wide.lane = ''
-), forecast AS MATERIALIZED (
-    SELECT greatest(CASE WHEN jobs < capacity THEN 0 ELSE work_s / capacity END,
-                    CASE WHEN wide_jobs < threads THEN 0 ELSE wide_work_s / threads END) * {CAUTION} AS wait_s,
-           capacity, jobs, workers
+), apart AS MATERIALIZED (
+    SELECT *, CASE WHEN jobs < capacity THEN 0 ELSE {CAUTION} * work_s / capacity END AS in_lane_s,
+           %(lane_wait_s)s::float8 + greatest(recent * rest_each_s - {REST_S}, 0) AS past_lane_s,
+           CASE WHEN wide_jobs < threads THEN 0 ELSE {CAUTION} * wide_work_s / threads END AS wide_s
     FROM around
+), forecast AS MATERIALIZED (
+    SELECT greatest(least(in_lane_s, past_lane_s), wide_s) AS wait_s, capacity, jobs, workers,
+           CASE WHEN past_lane_s < in_lane_s THEN rest_each_s END AS each_s
+    FROM apart
 )
 """  # noqa: S608 - our own constant
 
@@ -82,13 +94,19 @@ class Work:
 
     ``lane``: the provider asked first. ``need_s``: seconds from a worker's claim to the answer, by the quickest of its
     rungs. ``work_s``: seconds its thread is expected to be busy. ``lane_wait_s``: seconds it may wait for its lane
-    before the rest of its route needs the time; ``None``: there is no rest.
+    before the rest of its route needs the time, and ``rest_s`` how long that keeps a thread busy; ``None``: there is
+    no rest.
     """
 
     lane: str = ""
     need_s: float = 0.0
     work_s: float = 0.0
     lane_wait_s: float | None = None
+    rest_s: float | None = None
+
+    def params(self) -> dict[str, Any]:
+        """``FORECAST``'s parameters, beside the priority."""
+        return {"lane": self.lane, "lane_wait_s": self.lane_wait_s, "rest_s": self.rest_s}
 
 
 class NoRoom(Exception):
@@ -116,15 +134,17 @@ def work_of(
     if not usual:
         return Work()
     first, rest = usual[0], usual[1:]
-    lane_wait_s = None
+    lane_wait_s = rest_s = None
     if rest:
-        in_time_s = t_sync_response_s - STORE_S - first.p90_s - rest[0].p90_s
+        in_time_s = t_sync_response_s - STORE_S - first.p90_s - rest[0].p90_s - REST_S
         lane_wait_s = max(in_time_s, t_sync_response_s / 4)
+        rest_s = rest[0].mean_s + AROUND_S
     return Work(
         lane=route.rungs[0].provider,
         need_s=min(one.p90_s for one in usual) + AROUND_S + STORE_S,
         work_s=min(first.mean_s, t_sync_response_s) + AROUND_S,
         lane_wait_s=lane_wait_s,
+        rest_s=rest_s,
     )
 
 
@@ -161,6 +181,7 @@ class _Lane:
     wait_s: float = 0.0
     capacity: float = 1.0
     jobs: float = 0.0
+    each_s: float | None = None
     since: list[Coming] = field(default_factory=list)
 
     def wait_now_s(self) -> float:
@@ -168,8 +189,8 @@ class _Lane:
         self.since = [one for one in self.since if one.counts(read_at=self.at, now=now)]
         if self.jobs + len(self.since) < self.capacity:
             return 0.0
-        more_s = sum(one.work.work_s for one in self.since) * CAUTION
-        return max(0.0, self.wait_s - (now - self.at)) + more_s / self.capacity
+        more_s = sum(self.each_s or CAUTION * one.work.work_s / self.capacity for one in self.since)
+        return max(0.0, self.wait_s - (now - self.at)) + more_s
 
 
 @dataclass
@@ -178,7 +199,7 @@ class Admission:
     The statement that writes the job looks again."""
 
     db: Database
-    lanes: dict[tuple[str, int], _Lane] = field(default_factory=dict)
+    lanes: dict[tuple[str, int, bool], _Lane] = field(default_factory=dict)
     #: Monotonic instants: the last return that was promised, by lane, and when a worker was last seen.
     promised: dict[str, float] = field(default_factory=dict)
     worker_at: float = field(default_factory=time.monotonic)
@@ -191,7 +212,7 @@ class Admission:
             QueueFull, NoWorkers: with the seconds after which it may come again.
             Unavailable: PostgreSQL cannot be reached.
         """
-        lane = await self._forecast(work.lane, priority)
+        lane = await self._forecast(work, priority)
         if time.monotonic() - self.worker_at > NO_WORKERS_S:
             raise NoWorkers()
         wait_s = lane.wait_now_s()
@@ -213,14 +234,15 @@ class Admission:
             retry_after_s=retry_after_s,
         )
 
-    async def _forecast(self, name: str, priority: int) -> _Lane:
+    async def _forecast(self, work: Work, priority: int) -> _Lane:
         async with self._one:
-            lane = self.lanes.setdefault((name, priority), _Lane())
+            lane = self.lanes.setdefault((work.lane, priority, work.rest_s is not None), _Lane())
             if time.monotonic() - lane.at > FRESH_S:
                 at = time.monotonic()
-                row = (await self.db.fetch(_LOOK, {"lane": name, "priority": priority}))[0]
+                row = (await self.db.fetch(_LOOK, {**work.params(), "priority": priority}))[0]
                 lane.at = at
                 lane.wait_s, lane.capacity, lane.jobs = row["wait_s"], row["capacity"], row["jobs"]
+                lane.each_s = row["each_s"]
                 if row["workers"]:
                     self.worker_at = lane.at
             return lane

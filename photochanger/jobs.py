@@ -192,8 +192,7 @@ def _params(submission: Submission) -> dict[str, Any]:
         "message": message.body,
         "times": Jsonb({name: getattr(submission, name) for name in kept}),
         "fields": Jsonb(dict(submission.fields), dumps=orjson.dumps),
-        "lane": submission.work.lane,
-        "lane_wait_s": submission.work.lane_wait_s,
+        **submission.work.params(),
         "work_s": submission.work.work_s,
     }
 

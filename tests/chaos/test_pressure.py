@@ -217,7 +217,7 @@ MIXES: dict[str, dict[str, float]] = {
 def test_whatever_the_main_rung_does_the_guest_gets_a_picture_in_time(
     installation: Installation, openai: OpenAI, mix: str
 ) -> None:
-    configured(installation, 10, openai=(openai, 0.5, {"max_concurrent": PERMITS}))
+    configured(installation, 10, openai=(openai, 0.5, {}))
     routed(installation, "slot-002", OPENAI, ORIGINAL)
     known = attempts(installation, "openai") - openai.calls["edit"]
     openai.replay(SEED)

@@ -107,6 +107,14 @@ async def test_work_that_is_nearly_done_counts_for_what_is_left_of_it(db: Databa
     assert isinstance(await enters(db, GEMINI), Submitted)
 
 
+async def test_who_has_another_rung_is_let_in_although_its_lane_is_full(db: Database) -> None:
+    await crew(db, threads=8, lanes={"gemini": 2})
+    await fill(db, GEMINI)
+    routed = replace(GEMINI, need_s=1.5, lane_wait_s=4.0, rest_s=0.3)
+    assert isinstance(await enters(db, routed), Submitted)
+    assert 90 <= await fill(db, routed) <= 110, "as many as six free threads serve between 4 s and 8.5"
+
+
 async def test_calls_that_take_much_longer_than_usual_count_for_what_they_have_taken(db: Database) -> None:
     await crew(db, lanes={"gemini": 2})
     quick = replace(GEMINI, work_s=0.1)
@@ -207,7 +215,8 @@ def test_a_route_needs_the_time_of_its_quickest_rung_and_a_thread_for_its_first(
     assert (alone.need_s, alone.work_s) == pytest.approx((13.25, 9.25), abs=0.3)
     routed = asked(first, last, turbotext=Usual(p90_s=12, mean_s=9))
     assert (routed.need_s, routed.work_s) == pytest.approx((2.05, 9.25), abs=0.3)
-    assert routed.lane_wait_s == pytest.approx(48 - 1 - 12 - 0.8, abs=0.3)
+    assert routed.lane_wait_s == pytest.approx(48 - 1 - 12 - 0.8 - 1, abs=0.3)
+    assert routed.rest_s == pytest.approx(1.05)
 
 
 def test_a_provider_never_seen_counts_as_its_driver_says() -> None:
