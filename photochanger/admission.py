@@ -203,7 +203,7 @@ class Admission:
     #: Monotonic instants: the last return that was promised, by lane, and when a worker was last seen.
     promised: dict[str, float] = field(default_factory=dict)
     worker_at: float = field(default_factory=time.monotonic)
-    _one: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _looks: dict[tuple[str, int, bool], asyncio.Future[None]] = field(default_factory=dict)
 
     async def check(self, work: Work, *, slack_s: float, priority: int = 0) -> Coming:
         """Returns when a photo that may wait ``slack_s`` can be served; keep what it gives while the photo comes.
@@ -235,14 +235,19 @@ class Admission:
         )
 
     async def _forecast(self, work: Work, priority: int) -> _Lane:
-        async with self._one:
-            lane = self.lanes.setdefault((work.lane, priority, work.rest_s is not None), _Lane())
-            if time.monotonic() - lane.at > FRESH_S:
-                at = time.monotonic()
-                row = (await self.db.fetch(_LOOK, {**work.params(), "priority": priority}))[0]
-                lane.at = at
-                lane.wait_s, lane.capacity, lane.jobs = row["wait_s"], row["capacity"], row["jobs"]
-                lane.each_s = row["each_s"]
-                if row["workers"]:
-                    self.worker_at = lane.at
-            return lane
+        key = (work.lane, priority, work.rest_s is not None)
+        lane = self.lanes.setdefault(key, _Lane())
+        if time.monotonic() - lane.at > FRESH_S:
+            if key not in self._looks:  # one looks for all who ask meanwhile, and fails for all
+                self._looks[key] = asyncio.ensure_future(self._look(lane, work, priority))
+                self._looks[key].add_done_callback(lambda _: self._looks.pop(key))
+            await asyncio.shield(self._looks[key])
+        return lane
+
+    async def _look(self, lane: _Lane, work: Work, priority: int) -> None:
+        at = time.monotonic()
+        row = (await self.db.fetch(_LOOK, {**work.params(), "priority": priority}))[0]
+        lane.at, lane.each_s = at, row["each_s"]
+        lane.wait_s, lane.capacity, lane.jobs = row["wait_s"], row["capacity"], row["jobs"]
+        if row["workers"]:
+            self.worker_at = at

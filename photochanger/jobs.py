@@ -532,11 +532,14 @@ async def _finish(
     return Final(rows[0]["job_id"], rows[0]["drop_payload"]) if rows else None
 
 
-async def close_attempt(db: Database, attempt: int, failure: Failure, *, since_response_s: float = 0.0) -> None:
-    """Records how an attempt ended that does not end its job: it is tried again, or somebody else has ended it."""
+async def close_attempt(
+    db: Database, attempt: int, failure: Failure, *, since_response_s: float = 0.0, picture: Picture | None = None
+) -> None:
+    """Records how an attempt ended that does not end its job: it is tried again, or somebody else has ended it.
+    ``picture``: what it made although nobody needs it any more, for what it has cost."""
     await db.fetch(
         f"WITH at AS (SELECT clock_timestamp() AS now), {_RESPONDED} SELECT 1 FROM responded",
-        _attempt_end(attempt, since_response_s, failure=failure),
+        _attempt_end(attempt, since_response_s, picture=picture, failure=failure),
         patience_s=FINAL_PATIENCE_S,
     )
 

@@ -33,7 +33,9 @@ class Router:
 
     async def usual_s(self) -> dict[str, float]:
         """Seconds a call takes at least, usually, by provider."""
-        measured = (await self.its.times()).least_by_provider()
+        measured: dict[str, float] = {}
+        with contextlib.suppress(Unavailable):  # a claim is patient, and may be without it
+            measured = (await self.its.times()).least_by_provider()
         return {name: measured.get(name, provider.usual_s) for name, provider in self.its.registry.items()}
 
     async def serve(self, claim: Claim, *, deadline: float) -> Served | None:
@@ -99,7 +101,10 @@ class _Walk:
         """Cuts off what still runs, and deletes what it leaves, all but the picture that was made."""
         for task in self.running:
             task.cancel()
-        await asyncio.gather(*self.running, return_exceptions=True)
+        ended = await asyncio.gather(*self.running, return_exceptions=True)
+        for step, end in zip(self.running.values(), ended, strict=True):
+            with contextlib.suppress(Unavailable):
+                await step.not_needed(end)
         for step in self.begun:
             await step.clean(but=but)
 

@@ -192,10 +192,19 @@ class Step:
 
     async def clean(self, *, but: Path | None = None) -> None:
         """Deletes scratch files, all but the picture that was made, and ends temporary links."""
-        await asyncio.to_thread(_unlink, [path for path in self.scratched if path != but])
+        if left := [path for path in self.scratched if path != but]:
+            await asyncio.to_thread(_unlink, left)
         if self.published:
             with contextlib.suppress(Unavailable):  # they are dead with the job; a sweep deletes the files
                 await media.revoke(self.its.db, self.its.storage, self.published)
+
+    async def not_needed(self, end: Served | BaseException) -> None:
+        """Closes the attempt of a rung that ended in the same breath as the one that won."""
+        if isinstance(end, Served):
+            slower = Cancelled("Another rung was quicker")
+            await jobs.close_attempt(self.its.db, end.attempt, slower, picture=end.picture)
+        elif isinstance(end, AttemptFailed):
+            await self._close(end)
 
     async def _close(self, failed: AttemptFailed) -> None:
         if failed.attempt is not None:
@@ -429,9 +438,14 @@ def _away(failure: Failure) -> bool:
 
 
 async def _left(allowed: Pass, failure: Failure | None, cost: float | None) -> None:
-    """Leaves the gate; where the database is away, permits run out and breakers are told by the next call."""
-    with contextlib.suppress(Unavailable):
+    """Leaves the gate. Whatever goes wrong there takes no picture away: permits run out, and breakers are told by the
+    next call."""
+    try:
         await allowed.leave(failure, cost=cost)
+    except Unavailable:
+        return
+    except Exception:
+        logs.event("loop.failed", loop="gate", exc_info=True)
 
 
 def _unlink(paths: Iterable[Path]) -> None:
