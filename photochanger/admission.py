@@ -200,23 +200,24 @@ class Admission:
 
     db: Database
     lanes: dict[tuple[str, int, bool], _Lane] = field(default_factory=dict)
-    #: Monotonic instants: the last return that was promised, by lane, and when a worker was last seen.
+    #: Monotonic instants: the last return that was promised, by lane, and when no worker was seen for the first time.
     promised: dict[str, float] = field(default_factory=dict)
-    worker_at: float = field(default_factory=time.monotonic)
+    alone_since: float = float("inf")
     _looks: dict[tuple[str, int, bool], asyncio.Future[None]] = field(default_factory=dict)
 
-    async def check(self, work: Work, *, slack_s: float, priority: int = 0) -> Coming:
-        """Returns when a photo that may wait ``slack_s`` can be served; keep what it gives while the photo comes.
+    async def check(self, work: Work, *, slack_s: float, priority: int = 0, is_known: bool = False) -> Coming:
+        """Returns when a photo that may wait ``slack_s`` can be served, or ``is_known`` to have a job that answers it;
+        keep what it gives while the photo comes.
 
         Raises:
             QueueFull, NoWorkers: with the seconds after which it may come again.
             Unavailable: PostgreSQL cannot be reached.
         """
         lane = await self._forecast(work, priority)
-        if time.monotonic() - self.worker_at > NO_WORKERS_S:
+        if time.monotonic() - self.alone_since > NO_WORKERS_S:
             raise NoWorkers()
         wait_s = lane.wait_now_s()
-        if wait_s > max(0.0, slack_s):
+        if wait_s > max(0.0, slack_s) and not is_known:
             raise self.refusal(work, NoRoom(wait_s, lane.capacity), slack_s=slack_s)
         coming = Coming(work, time.monotonic())
         lane.since.append(coming)
@@ -249,5 +250,4 @@ class Admission:
         row = (await self.db.fetch(_LOOK, {**work.params(), "priority": priority}))[0]
         lane.at, lane.each_s = at, row["each_s"]
         lane.wait_s, lane.capacity, lane.jobs = row["wait_s"], row["capacity"], row["jobs"]
-        if row["workers"]:
-            self.worker_at = at
+        self.alone_since = float("inf") if row["workers"] else min(self.alone_since, at)

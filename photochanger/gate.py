@@ -138,7 +138,8 @@ def _money(call: Call) -> Sequence[Limit]:
     if call.slot.budget_per_day is not None:
         found.append(Limit(f"{key}/day", call.slot.budget_per_day, "day", call.price))
     if (period := call.slot.budget_period) is not None:
-        found.append(Limit(f"{key}/{period.name}", period.amount, "period", call.price, period.ends_at))
+        name = f"{key}/period/{period.name}"
+        found.append(Limit(name, period.amount, "period", call.price, until=period.ends_at, begins=period.begins_at))
     return found
 
 
@@ -160,6 +161,6 @@ def _refusal(call: Call, short: Exhausted) -> Failure:
 
 def cost_of(failure: Failure) -> float | None:
     """What a call that failed has cost, where the provider answered; ``None`` where it was cut off."""
-    if isinstance(failure, Cancelled | SyncTimeout | Unavailable):
+    if isinstance(failure, Cancelled | SyncTimeout | Unavailable) or isinstance(failure.__cause__, TimeoutError):
         return None
     return failure.cost if isinstance(failure, ProviderFailure) else 0.0

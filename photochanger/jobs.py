@@ -197,6 +197,13 @@ def _params(submission: Submission) -> dict[str, Any]:
     }
 
 
+async def has_key(db: Database, key: str) -> bool:
+    """Whether a job answers to ``key``."""
+    return bool(
+        await db.fetch("SELECT FROM request_key WHERE key = %(key)s AND expires_at > clock_timestamp()", {"key": key})
+    )
+
+
 async def forget_keys(db: Database) -> int:
     """Deletes the keys of photos and requests that have run out."""
     rows = await db.fetch("DELETE FROM request_key WHERE expires_at <= clock_timestamp() RETURNING 1 AS gone")
@@ -434,7 +441,8 @@ WITH locked AS MATERIALIZED (
     SELECT id FROM job WHERE id = %(job_id)s FOR UPDATE
 ), at AS MATERIALIZED (SELECT id, clock_timestamp() AS now FROM locked)
 , won AS (
-    UPDATE job SET result_expires_at = at.now + (snapshot->>'t_result_retention_s')::float8 * interval '1 second',
+    UPDATE job SET
+        result_expires_at = finalized_at + (snapshot->>'t_result_retention_s')::float8 * interval '1 second',
         result_file_path = %(key)s, result_mime = %(mime)s, result_bytes = %(bytes)s, result_sha256 = %(sha256)s,
         result_width = %(width)s, result_height = %(height)s, served_by = %(served_by)s,
         cost = (SELECT coalesce(sum(cost), 0) FROM attempt WHERE job_id = job.id AND id <> %(attempt)s) + %(cost)s

@@ -30,7 +30,7 @@ class Limit:
 
     ``permit``: held until it is released. ``minute``: within any 60 seconds (counted by buckets of 5, so that an amount
     is remembered for 60 to 65). ``day``: of the calendar, in the administrator's time zone. ``period``: until
-    ``until``.
+    ``until``, and no limit before ``begins``.
     """
 
     key: str
@@ -38,6 +38,7 @@ class Limit:
     kind: Kind
     amount: float = 1.0
     until: datetime | None = None
+    begins: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ WITH at AS MATERIALIZED (SELECT clock_timestamp() AS now)
                                   AT TIME ZONE %(zone)s
                   ELSE until END AS expires_at
     FROM at, jsonb_to_recordset(%(limits)s::jsonb)
-        AS l (key text, most float8, amount float8, kind text, until timestamptz)
+        AS l (key text, most float8, amount float8, kind text, until timestamptz, begins timestamptz)
+    WHERE coalesce(begins, now) <= now AND coalesce(until, 'infinity') > now
 ), standing AS MATERIALIZED (
     SELECT a.key, coalesce(sum(u.amount), 0)::float8 AS used, min(u.expires_at) AS frees_at
     FROM asked a LEFT JOIN limit_use u ON u.key = a.key AND u.expires_at > a.now GROUP BY a.key
@@ -142,7 +144,7 @@ async def acquire(
         standings = [Standing(limit, 0.0, ASK_AGAIN_S) for limit in limits]
         raise Exhausted(standings[0], standings) from None
     granted = all(row["granted"] for row in rows.values())
-    standings = [_standing(limit, rows[limit.key], granted) for limit in limits]
+    standings = [_standing(limit, rows[limit.key], granted) for limit in limits if limit.key in rows]
     if not granted:
         raise Exhausted(next(one for one in standings if one.left < one.limit.amount), standings)
     return Grant([(key, row["holder"]) for key, row in rows.items()], standings)
@@ -155,6 +157,7 @@ def _row(limit: Limit) -> dict[str, object]:
         "amount": limit.amount,
         "kind": limit.kind,
         "until": limit.until,
+        "begins": limit.begins,
     }
 
 

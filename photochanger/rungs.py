@@ -113,6 +113,8 @@ class Step:
     reference: str | None = None
     attempt: int | None = None
     sent: Path | None = None
+    #: What the call now running is known to be billed already.
+    billed: float = 0.0
     #: Monotonic instant at which the call now running began.
     called_at: float | None = None
     times: Times = field(default_factory=lambda: Times({}))
@@ -230,15 +232,17 @@ class Step:
         allowed = await self._allowed(request)
         failure: Failure | None = Cancelled()
         cost: float | None = 0.0  # until a call is recorded
+        self.billed = 0.0
         try:
             await self._dispatch()
             cost = None
             served = await self._recorded(request)
-            failure, cost = None, served.picture.cost
+            failure, cost = None, max(served.picture.cost, self.billed)
             return served
         except AttemptFailed as failed:
             failure = self._as_told(failed, request)
-            cost = cost_of(failed.failure)
+            known = cost_of(failed.failure)
+            cost = max(known, self.billed) if known is not None else None
             raise
         finally:
             self.called_at = None
@@ -322,7 +326,8 @@ class Step:
                 vars(failure).update(_told(failure, request.access.key))
             _observe(name, began, failure.code)
             raise AttemptFailed(failure, attempt=attempt) from error
-        price = self.times.price_of(self.rung, self.provider, request.access.options)
+        is_new = request.reference is None  # what is only fetched was billed before
+        price = self.times.price_of(self.rung, self.provider, request.access.options) if is_new else 0.0
         said = _told(picture, request.access.key)
         picture = replace(picture, cost=picture.cost or price, **said)  # type: ignore[arg-type]
         _observe(name, began, None)
@@ -428,6 +433,7 @@ class Step:
 
     async def _remember(self, reference: str | None, *, cost: float = 0.0) -> None:
         self.reference = reference
+        self.billed += cost
         whole = f"{self.provider.name}/{reference}" if reference is not None else None
         await jobs.remember(self.its.db, self.claim, whole, attempt=self.attempt, cost=cost)
 

@@ -258,9 +258,9 @@ class Message(Row):
     due_at: Mapped[datetime] = mapped_column(server_default=NOW)
     worker_id: Mapped[int | None]
     leased_at: Mapped[datetime | None]
-    #: The provider that is asked first. A lane with a width (``Lane``) is claimed no wider than that, so that photos
-    #: which wait for one provider hold no thread; from ``lane_until`` on they are claimed all the same, for the rest
-    #: of their route.
+    #: The provider that is asked first. A lane with a width (``Lane``) is claimed no wider than that (two workers in
+    #: the same instant may, and permits then decide), so that photos which wait for one provider hold no thread; from
+    #: ``lane_until`` on they are claimed all the same, for the rest of their route.
     lane: Mapped[str] = mapped_column(server_default=text("''"))
     lane_until: Mapped[datetime | None]
     #: Seconds a thread is expected to be busy with it.

@@ -77,7 +77,7 @@ class Times:
         """What one call is expected to cost: as set, else as measured."""
         if not isinstance(options, CallOptions):
             return 0.0
-        return options.prices.get(rung.operation) or self.of(rung, provider, options).mean_cost
+        return options.prices.get(rung.operation, self.of(rung, provider, options).mean_cost)
 
     def listing(self) -> list[tuple[str, Usual]]:
         """Everything measured, by ``provider/operation/model``."""
@@ -92,8 +92,11 @@ class Times:
 
 
 async def load(db: Database) -> Times:
+    """What was measured lately: a rung that is not asked because it once was slow must be asked again one day."""
     rows = await db.fetch(
-        "SELECT provider, operation, model, p90_s, mean_s, mean_cost::float8 AS cost, calls FROM usual_time"
+        "SELECT provider, operation, model, p90_s, mean_s, mean_cost::float8 AS cost, calls FROM usual_time "
+        "WHERE measured_at > clock_timestamp() - %(hours)s * interval '1 hour'",
+        {"hours": NEWEST_H},
     )
     return Times(
         {

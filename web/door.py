@@ -48,9 +48,17 @@ class Door:
             return provider.options()
 
     async def pass_early(
-        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, slot: Slot, current: Settings, work: Work
+        self,
+        req: falcon.asgi.Request,
+        resp: falcon.asgi.Response,
+        slot: Slot,
+        current: Settings,
+        work: Work,
+        *,
+        is_known: bool,
     ) -> Coming:
-        """Returns when the body may be read; keep what it gives while the photo comes.
+        """Returns when the body may be read; keep what it gives while the photo comes. ``is_known``: its
+        Idempotency-Key has a job, which costs nobody a place.
 
         Raises:
             RateLimited, StorageFull, NoWorkers, QueueFull: with the time after which it may come again.
@@ -59,7 +67,7 @@ class Door:
         await self._within_limits(req, resp, slot, current)
         if await self._free.get() < current.disk_reserve_bytes:
             raise StorageFull("The disk that holds the pictures is nearly full")
-        return await self.admission.check(work, slack_s=current.t_sync_response_s - work.need_s)
+        return await self.admission.check(work, slack_s=current.t_sync_response_s - work.need_s, is_known=is_known)
 
     async def _within_limits(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, slot: Slot, current: Settings
@@ -92,7 +100,7 @@ def tell(resp: falcon.asgi.Response, standings: list[Standing]) -> None:
     policies, left = [], []
     for one in standings:
         name = one.limit.key.split("/")[1]
-        policies.append(f'"{name}";q={one.limit.most:g};w={_WINDOW_S}')
+        policies.append(f'"{name}";q={one.limit.most:.0f};w={_WINDOW_S}')
         left.append(f'"{name}";r={int(one.left)};t={int(one.more_in_s) + 1}')
     resp.set_header("RateLimit-Policy", ", ".join(policies))
     resp.set_header("RateLimit", ", ".join(left))

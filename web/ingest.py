@@ -77,7 +77,8 @@ class Ingest:
         key = idempotency_key(req)
         job_id = uuid4()
         prefer = preferences(req.get_header("Prefer"))
-        with await self._its.door.pass_early(req, resp, slot, current, work) as coming:
+        is_known = key is not None and await jobs.has_key(self._its.db, _idempotent(slot, key))
+        with await self._its.door.pass_early(req, resp, slot, current, work, is_known=is_known) as coming:
             async with uploads.received(
                 req,
                 self._its.storage,
@@ -228,7 +229,7 @@ class Ingest:
 
     def _late_link(self, req: falcon.asgi.Request, row: Row, current: Settings) -> str | None:
         """Where the picture will be, if the call that still runs brings one."""
-        if row["status"] != "timed_out" or not row["keeps_late"]:
+        if row["status"] != "timed_out" or not row["keeps_late"] or not row["claim_no"]:
             return None
         end = row["expires_at"] + timedelta(seconds=jobs.LATE_S, hours=current.t_result_retention_h)
         return self._its.url(req, current, self._its.result_links, f"/public/results/{row['id']}", row["id"], end)
@@ -237,10 +238,14 @@ class Ingest:
 def _known_by(slot: Slot, upload: Upload, key: str | None, current: Settings) -> dict[str, Any]:
     """What makes a photo that comes again the same one: its Idempotency-Key, else its bytes, while its job lasts."""
     if key is not None:
-        return {"key": f"key/{slot.id}/{key}", "key_s": IDEMPOTENCY_S, "key_is_final": True}
+        return {"key": _idempotent(slot, key), "key_s": IDEMPOTENCY_S, "key_is_final": True}
     if slot.options.join_duplicates:
         return {"key": f"photo/{slot.id}/{slot.version}/{upload.sha256}", "key_s": current.t_sync_response_s}
     return {}
+
+
+def _idempotent(slot: Slot, key: str) -> str:
+    return f"key/{slot.id}/{key}"
 
 
 def idempotency_key(req: falcon.asgi.Request) -> str | None:

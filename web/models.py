@@ -81,7 +81,8 @@ class Result(BaseModel):
 
 
 class JobState(BaseModel):
-    """How far a job is. ``failure`` is there when it ended without a picture, ``result`` when it ended with one."""
+    """How far a job is. ``failure`` is there when it did not end in time with a picture, ``result`` when there is a
+    picture; both are, where it came late and its slot keeps it."""
 
     job_id: UUID
     slot_id: SlotId

@@ -271,3 +271,25 @@ def test_who_is_not_asked_is_shown_and_may_be_asked_again(installation: Installa
     refused(installation.post(photo(64, 48), slot="slot-002"), 502, "provider_auth")
     assert installation.done("limits", "reset", "openai") == "openai is asked again\n"
     assert installation.post(photo(64, 48), slot="slot-002").status_code == 200
+
+
+def test_a_request_that_is_known_is_answered_although_the_queue_is_full(
+    installation: Installation, openai: OpenAI
+) -> None:
+    set_up(installation, openai, t_sync_s=10, max_concurrent=1)
+    slot(installation, join_duplicates=False)
+    openai.latency_s = 3.0
+    data, key = photo(64, 48), {"Idempotency-Key": "again"}
+    with ThreadPoolExecutor(8) as threads:
+        first = threads.submit(installation.post, data, slot="slot-002", headers=key)
+        until(lambda: installation.sql("SELECT 1 FROM request_key"), within_s=5, what="the job")
+        full = answered(
+            lambda: installation.post(photo(64, 48), slot="slot-002", headers={"Prefer": "respond-async"}),
+            503,
+            within_s=20,
+            what="the queue is full",
+        )
+        refused(full, 503, "queue_full")
+        again = installation.post(data, slot="slot-002", headers=key)
+        assert (again.status_code, first.result().status_code) == (200, 200)
+        assert again.headers["x-job-id"] == first.result().headers["x-job-id"]

@@ -185,7 +185,7 @@ async def test_a_thousand_refused_do_not_come_back_in_the_same_second(db: Databa
 async def test_without_a_worker_for_ten_seconds_photos_are_refused(db: Database) -> None:
     door = Admission(db)
     await door.check(LOCAL, slack_s=5)
-    door.worker_at -= 10
+    door.alone_since -= 10
     with pytest.raises(NoWorkers):
         await door.check(LOCAL, slack_s=5)
     await crew(db)

@@ -131,3 +131,14 @@ async def test_a_thousand_rushes_never_go_over(db: Database, database_url: str) 
     await other.close()
     assert 1 <= most <= 3
     assert await used(db) == {}
+
+
+async def test_a_period_is_no_limit_before_it_begins_and_after_it_has_ended(db: Database) -> None:
+    now = datetime.now(UTC)
+    hour = timedelta(hours=1)
+    later = Limit("budget/a/period/later", 0.0, "period", 5, until=now + 2 * hour, begins=now + hour)
+    over = Limit("budget/a/period/over", 0.0, "period", 5, until=now - hour, begins=now - 2 * hour)
+    assert (await limits.acquire(db, [later, over])).rows == []
+    with pytest.raises(Exhausted):
+        await limits.acquire(db, [later, Limit("budget/a/day", 1.0, "day", 5)])
+    assert await used(db) == {}
