@@ -92,6 +92,7 @@ async def _store(claim: Claim, served: Served, began: float) -> None:
     try:
         final = await jobs.succeed(shared.db, claim, served.picture, **what)
         if final is None and claim.options.keep_late_result:
+            await retention.expire_overdue(shared.db, shared.storage, [claim.job_id])  # it may not have been yet
             late = await jobs.keep_late(shared.db, claim, served.picture, **what)
     finally:
         if final is None and not late:

@@ -30,6 +30,8 @@ AT_ONCE = 0.5
 FRESH_S = 0.5
 #: Seconds for which a photo whose upload has begun is expected in the queue; who dawdles keeps no place.
 UPLOAD_S = 2.0
+#: Seconds after which a refused photo may come again at the latest, however many were refused before it.
+LONGEST_RETURN_S = 300.0
 #: Seconds without any worker after which photos are refused; a restart takes two or three.
 NO_WORKERS_S = 10.0
 #: Seconds kept for those who leave a lane together to be served one after the other. Who comes within as many seconds
@@ -40,7 +42,7 @@ CREW_THREADS = 32
 #: Seconds of a thread that a photo takes beside its provider's call, on two busy cores.
 AROUND_S = 0.25
 #: What a wait is taken for, times what it is expected to be: a guest who was let in must have the picture in time.
-CAUTION = 1.15
+CAUTION = 1.3
 
 #: How long a photo of ``%(lane)s`` and ``%(priority)s`` would wait (``wait_s``), by how many threads it is served.
 FORECAST = f"""
@@ -65,7 +67,8 @@ in_hand AS MATERIALIZED (
 ), around AS MATERIALIZED (
     SELECT CASE WHEN narrow.width IS NULL THEN greatest(threads - elsewhere, 1)
                 ELSE least(narrow.width, threads) END::float8 AS capacity,
-           CASE WHEN narrow.width < threads THEN %(rest_s)s::float8 / (threads - narrow.width) END AS rest_each_s,
+           CASE WHEN greatest(narrow.width, elsewhere) < threads
+                THEN %(rest_s)s::float8 / (threads - greatest(narrow.width, elsewhere)) END AS rest_each_s,
            coalesce(mine.recent, 0) AS recent,
            coalesce(mine.jobs, 0) AS jobs, coalesce(mine.work_s, 0)::float8 AS work_s,
            coalesce(wide.jobs, 0) AS wide_jobs, coalesce(wide.work_s, 0)::float8 AS wide_work_s, threads, workers
@@ -74,7 +77,8 @@ in_hand AS MATERIALIZED (
     LEFT JOIN waiting wide ON wide.lane = ''
 ), apart AS MATERIALIZED (
     SELECT *, CASE WHEN jobs < capacity THEN 0 ELSE {CAUTION} * work_s / capacity END AS in_lane_s,
-           %(lane_wait_s)s::float8 + greatest(recent * rest_each_s - {REST_S}, 0) AS past_lane_s,
+           CASE WHEN rest_each_s IS NOT NULL
+                THEN %(lane_wait_s)s::float8 + greatest(recent * rest_each_s - {REST_S}, 0) END AS past_lane_s,
            CASE WHEN wide_jobs < threads THEN 0 ELSE {CAUTION} * wide_work_s / threads END AS wide_s
     FROM around
 ), forecast AS MATERIALIZED (
@@ -150,10 +154,12 @@ def work_of(
 
 @dataclass
 class Coming:
-    """A photo that has passed the door and is on its way while inside. ``let_in_at``: when its job was written."""
+    """A photo that has passed the door, while inside; it is counted once its password was right. ``let_in_at``: when
+    its job was written."""
 
     work: Work
-    at: float
+    lane: _Lane
+    at: float = 0.0
     let_in_at: float | None = None
     gone: bool = False
 
@@ -162,6 +168,11 @@ class Coming:
 
     def __exit__(self, *error: object) -> None:
         self.gone = True
+
+    def is_known(self) -> None:
+        """Its password was right."""
+        self.at = time.monotonic()
+        self.lane.since.append(self)
 
     def let_in(self) -> None:
         self.let_in_at = time.monotonic()
@@ -219,15 +230,14 @@ class Admission:
         wait_s = lane.wait_now_s()
         if wait_s > max(0.0, slack_s) and not is_known:
             raise self.refusal(work, NoRoom(wait_s, lane.capacity), slack_s=slack_s)
-        coming = Coming(work, time.monotonic())
-        lane.since.append(coming)
-        return coming
+        return Coming(work, lane)
 
     def refusal(self, work: Work, full: NoRoom, *, slack_s: float) -> QueueFull:
         """A refusal with the time at which there will be room, counting the returns promised to others before."""
         now = time.monotonic()
         each_s = work.work_s / full.capacity
         at = max(now + full.wait_s - max(0.0, slack_s), self.promised.get(work.lane, 0.0)) + each_s
+        at = min(at, now + LONGEST_RETURN_S)
         self.promised[work.lane] = at
         retry_after_s = math.ceil(at - now) + 1
         return QueueFull(

@@ -96,7 +96,8 @@ async def report(db: Database, provider: str, failure: Failure | None) -> None:
     at_once = isinstance(failure, ProviderAuth) or (isinstance(failure, ProviderQuota) and not failure.retry_after_s)
     outage = isinstance(failure, ProviderError | ProviderBadOutput) and failure.retryable
     if failure is None or not (at_once or outage):
-        if not (failure is None or isinstance(failure, ProviderFailure | InvalidSettings)):
+        well = failure is None or isinstance(failure, ProviderFailure | InvalidSettings)
+        if not well or isinstance(failure, ProviderQuota):  # a limit of this minute says neither
             await give_up_trial(db, provider)
             return
         closed = await db.fetch("DELETE FROM breaker WHERE provider = %(p)s RETURNING open_until", {"p": provider})

@@ -120,6 +120,7 @@ WITH known AS (
 SELECT job.id, known.payload_sha256, job.expires_at,
        greatest(extract(epoch FROM job.expires_at - clock_timestamp()), 0)::float8 AS remaining_s
 FROM known JOIN job ON job.id = known.job_id
+WHERE %(key_is_final)s OR job.status NOT IN ('failed', 'timed_out', 'cancelled')
 """
 
 
@@ -174,7 +175,7 @@ async def _submit_in_turn(db: Database, params: Mapping[str, Any]) -> Row | None
 async def _join(db: Database, submission: Submission) -> Submitted | None:
     if submission.key is None:
         return None
-    rows = await db.fetch(_JOIN, {"key": submission.key, "payload_sha256": submission.payload_sha256})
+    rows = await db.fetch(_JOIN, _params(submission))
     if not rows:
         return None
     if rows[0]["payload_sha256"] != submission.payload_sha256:
@@ -378,8 +379,8 @@ _KEEP = """
 payload_path = CASE WHEN coalesce((snapshot->>'t_original_retention_s')::float8, 0) > 0 THEN payload_path END,
 payload_expires_at = at.now + least((snapshot->>'t_original_retention_s')::float8,
                                     (snapshot->>'t_result_retention_s')::float8) * interval '1 second',
-cost = (SELECT coalesce(sum(cost), 0) FROM attempt WHERE job_id = job.id AND id IS DISTINCT FROM %(attempt)s::bigint)
-       + %(cost)s
+cost = (SELECT coalesce(sum(CASE WHEN id = %(attempt)s::bigint THEN greatest(cost, %(cost)s) ELSE cost END), 0)
+        FROM attempt WHERE job_id = job.id)
 """
 
 _SUCCEED = f"""
@@ -445,7 +446,8 @@ WITH locked AS MATERIALIZED (
         result_expires_at = finalized_at + (snapshot->>'t_result_retention_s')::float8 * interval '1 second',
         result_file_path = %(key)s, result_mime = %(mime)s, result_bytes = %(bytes)s, result_sha256 = %(sha256)s,
         result_width = %(width)s, result_height = %(height)s, served_by = %(served_by)s,
-        cost = (SELECT coalesce(sum(cost), 0) FROM attempt WHERE job_id = job.id AND id <> %(attempt)s) + %(cost)s
+        cost = (SELECT coalesce(sum(CASE WHEN id = %(attempt)s THEN greatest(cost, %(cost)s) ELSE cost END), 0)
+                FROM attempt WHERE job_id = job.id)
     FROM at
     WHERE job.id = at.id AND claim_no = %(claim_no)s AND status = 'timed_out' AND result_sha256 IS NULL
     RETURNING job.id

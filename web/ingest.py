@@ -85,9 +85,7 @@ class Ingest:
                 exchange=exchange,
                 max_bytes=current.max_upload_bytes,
                 max_pixels=current.max_pixels,
-                check_password=lambda given: self._its.password.check(
-                    given, current.ingest_passwords, address=req.remote_addr, slot_id=slot.id
-                ),
+                check_password=lambda given: self._check(given, current, req, slot, coming),
             ) as upload:
                 logs.job_id.set(str(job_id))
                 with self._its.waiting.waiter(job_id) as waiter:
@@ -104,6 +102,11 @@ class Ingest:
         else:
             raise SyncTimeout()
         return row
+
+    async def _check(self, given: str, current: Settings, req: falcon.asgi.Request, slot: Slot, coming: Coming) -> None:
+        """Only who knows the password takes a place in the queue."""
+        await self._its.password.check(given, current.ingest_passwords, address=req.remote_addr, slot_id=slot.id)
+        coming.is_known()
 
     async def _slot(self, slot_id: str) -> Slot:
         slot = (await self._its.slots.get()).get(slot_id)

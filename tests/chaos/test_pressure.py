@@ -172,7 +172,7 @@ def test_a_thousand_photos_at_a_provider_that_can_serve_a_tenth_of_them(
     print(statuses, f"refused within {max(one.seconds for one in refused):.3f} s", seen)
     print(f"admitted answered within {max(one.seconds for one in admitted):.2f} s")
     assert {one.code for one in admitted} == {"picture"}, statuses
-    assert len(admitted) >= 80, "what fits into the queue, and what is served meanwhile"
+    assert len(admitted) >= 70, "what fits into the queue, and what is served meanwhile"
     told = [json.loads(line) for line in installation.log if '"queue_full"' in line]
     print(f"by the server's own clock within {max(line['seconds'] for line in told):.3f} s")
     assert max(line["seconds"] for line in told) <= 0.5

@@ -79,7 +79,7 @@ async def test_who_comes_all_at_once_is_let_in_as_if_one_came_after_the_other(db
     await crew(db, threads=32, lanes={"gemini": 32})
     got = await asyncio.gather(*(enters(db, GEMINI) for _ in range(300)))
     let_in = sum(isinstance(one, Submitted) for one in got)
-    assert 54 <= let_in <= 57, "6 s on 32 threads, less caution"
+    assert 48 <= let_in <= 51, "6 s on 32 threads, less caution"
     assert len(await db.fetch("SELECT FROM job")) == let_in
 
 
@@ -112,7 +112,14 @@ async def test_who_has_another_rung_is_let_in_although_its_lane_is_full(db: Data
     await fill(db, GEMINI)
     routed = replace(GEMINI, need_s=1.5, lane_wait_s=4.0, rest_s=0.3)
     assert isinstance(await enters(db, routed), Submitted)
-    assert 90 <= await fill(db, routed) <= 110, "as many as six free threads serve between 4 s and 8.5"
+    assert isinstance(await enters(db, routed), Submitted)
+    assert 88 <= await fill(db, routed) <= 110, "as many as six free threads serve between 4 s and 8.5"
+
+
+async def test_another_rung_helps_nobody_where_the_lane_holds_every_thread(db: Database) -> None:
+    await crew(db, threads=2, lanes={"gemini": 2})
+    routed = replace(GEMINI, need_s=1.5, lane_wait_s=4.0, rest_s=0.3)
+    assert await fill(db, routed) <= 8
 
 
 async def test_calls_that_take_much_longer_than_usual_count_for_what_they_have_taken(db: Database) -> None:
@@ -151,6 +158,7 @@ async def test_the_door_counts_whom_it_let_in_since_it_looked(db: Database) -> N
     door, slack_s = Admission(db), T_SYNC_S - GEMINI.need_s
     for _ in range(4):
         with await door.check(GEMINI, slack_s=slack_s) as coming:
+            coming.is_known()
             coming.let_in()
     with pytest.raises(QueueFull):
         await door.check(GEMINI, slack_s=slack_s)
@@ -159,12 +167,16 @@ async def test_the_door_counts_whom_it_let_in_since_it_looked(db: Database) -> N
 async def test_the_door_counts_whose_upload_is_under_way_until_it_is_given_up(db: Database) -> None:
     await crew(db, lanes={"gemini": 2})
     door, slack_s = Admission(db), T_SYNC_S - GEMINI.need_s
-    coming = [await door.check(GEMINI, slack_s=slack_s) for _ in range(4)]
+    coming = [await door.check(GEMINI, slack_s=slack_s) for _ in range(40)][:4]
+    await door.check(GEMINI, slack_s=slack_s)  # forty without a password take no place
+    for one in coming:
+        one.is_known()
     with pytest.raises(QueueFull):
         await door.check(GEMINI, slack_s=slack_s)
     with coming[0]:
         pass  # it was refused for something else
     coming.append(await door.check(GEMINI, slack_s=slack_s))
+    coming[-1].is_known()
     for one in coming:
         one.at -= 2.0
     await door.check(GEMINI, slack_s=slack_s)
