@@ -112,7 +112,8 @@ class _Walk:
         rung, following = self._at(self.next), self._at(self.next + 1)
         assert rung is not None
         # Nothing is kept for a rung that could not be begun even now.
-        kept_s = await self._usual_s(following) + HAND_OVER_S if following and await self._fits(following) else 0.0
+        usual_s = await self._usual_s(following) if following else 0.0
+        kept_s = usual_s + HAND_OVER_S if following and self._left_s() >= usual_s else 0.0
         step = Step(
             self.its,
             self.claim,
@@ -144,7 +145,12 @@ class _Walk:
         return self.route.rungs[number] if number < len(self.route.rungs) else None
 
     async def _fits(self, rung: Rung) -> bool:
-        return self.deadline - time.monotonic() - STORE_S >= await self._usual_s(rung)
+        usual_s = await self._usual_s(rung)
+        return self._left_s() >= usual_s
+
+    def _left_s(self) -> float:
+        """Seconds in which a rung that begins now must have its picture."""
+        return self.deadline - time.monotonic() - STORE_S
 
     async def _usual_s(self, rung: Rung) -> float:
         """Seconds a call of this rung usually takes."""
