@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help up test check lint format types contract ui chaos chaos-quick bench load lock
+# Tests wait more than they compute: three at a time keep two cores busy.
+.PHONY: help up test check lint format types contract ui alerts chaos chaos-quick bench load lock
 python := .venv/bin/python
 
 help: ## List what can be made
@@ -11,12 +12,12 @@ up: ## Install what is needed and run everything here; Ctrl-C stops it
 
 test: ## Run the whole test suite on a real (embedded) PostgreSQL
 	@ops/install.sh dev
-	@$(python) -m pytest -n 2
+	@$(python) -m pytest -n 3
 
-check: ## Lint, types, tests and contract drift: what CI runs
+check: ## Lint, types, tests, contract drift and breaks: what CI runs
 	@ops/install.sh dev
 	@$(MAKE) --no-print-directory lint types contract
-	@$(python) -m pytest -n 2
+	@$(python) -m pytest -n 3
 
 lint: ## Ruff: rules and format
 	@.venv/bin/ruff check .
@@ -29,19 +30,24 @@ format: ## Let ruff mend what it can
 types: ## mypy, strict
 	@.venv/bin/mypy
 
-contract: ## Check that contract, models and routes agree
+contract: ## Check that contract, models and routes agree, and that no client is broken
 	@$(python) -m spec.drift
+	@$(python) -m spec.breaking
 
 ui: ## Walk the pages in Chromium; screenshots go to build/screenshots
 	@ops/install.sh dev
-	@$(python) -m pytest -n 2 tests/ui
+	@$(python) -m pytest -n 3 tests/ui
+
+alerts: ## Have promtool (Debian's package prometheus) fire every alert rule
+	@ops/install.sh dev
+	@$(python) -m pytest -n 3 tests/alerts
 
 chaos: chaos-quick ## Every fault: workers killed, PostgreSQL crashed, providers dead or slow, far too many photos
 	@$(python) -m pytest tests/chaos -m full
 
 chaos-quick: ## The faults that CI runs, two at a time
 	@ops/install.sh dev
-	@$(python) -m pytest -n 2 tests/chaos -m "not full"
+	@$(python) -m pytest -n 2 tests/chaos -m "not full" --durations=12
 
 bench: ## Measure the queue and the whole ingest beside their contenders
 	@ops/install.sh dev

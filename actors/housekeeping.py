@@ -5,7 +5,7 @@ from __future__ import annotations
 import dramatiq
 
 from actors import shared
-from photochanger import jobs, limits, logs, retention
+from photochanger import audit, galleries, jobs, limits, logs, retention, sessions, settings
 from photochanger.broker.messages import QUEUE
 
 
@@ -39,7 +39,9 @@ async def _orphans() -> int:
 
 
 async def _history() -> int:
-    return await retention.clean_history(shared.db)
+    days = (await settings.load(shared.db)).t_audit_d
+    kept = await audit.sweep(shared.db, days=days) + await galleries.sweep(shared.db, days=30)
+    return kept + await retention.clean_history(shared.db)
 
 
 async def _queue() -> int:
@@ -47,7 +49,8 @@ async def _queue() -> int:
 
 
 async def _limits() -> int:
-    return await limits.sweep(shared.db) + await jobs.forget_keys(shared.db)
+    gone = await limits.sweep(shared.db) + await jobs.forget_keys(shared.db)
+    return gone + await sessions.sweep(shared.db)
 
 
 SWEEPS = {

@@ -1,51 +1,40 @@
 """APScheduler: knows when, never what. Any number may run; the one that holds the lease acts.
 
-Everything is sent to the workers, except expiry and the measuring of calls, which must not wait behind the queue.
+Everything is sent to the workers, except expiry, the measuring of calls and the rollups, which must not wait behind
+the queue, and backups, which take long and must hold no worker's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import socket
 import sys
 from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from photochanger import config, leases, logs, retention, settings, usual
+from photochanger import backups, config, jobs, leases, logs, retention, rollups, settings, usual
 from photochanger.broker import messages
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.failures import Unavailable
+from photochanger.schedules import BACKUP_LOOK_S, OWN_EVERY_S, SWEEPS_EVERY_S
 from photochanger.storage.local import LocalStorage
 
 LEASE = "scheduler"
 LEASE_S = 15.0
 RENEW_S = 5.0
-EXPIRE_EVERY_S = 1.0
-MEASURE_EVERY_S = 5.0
-#: Sweep → seconds between runs. Bytes are gone ≤15 minutes after their time.
-SWEEPS_EVERY_S = {
-    "results": 300,
-    "originals": 300,
-    "media": 300,
-    "orphans": 600,
-    "history": 3600,
-    "queue": 3600,
-    "limits": 60,
-}
 
 
 class Scheduler:
-    """One scheduler process. ``holder`` names it in the lease."""
+    """One scheduler process. ``holder`` names it in the lease; ``backup``: the last nightly one it has begun."""
 
     def __init__(self, db: Database, storage: LocalStorage) -> None:
         self.db = db
         self.storage = storage
-        self.holder = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
+        self.holder = leases.new_holder()
         self.leading = False
+        self.backup: asyncio.Task[None] | None = None
         self._timers = AsyncIOScheduler(
             timezone=UTC,
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
@@ -59,8 +48,10 @@ class Scheduler:
         age_s = {row["name"]: row["age_s"] for row in rows}
         now = datetime.now(UTC)
         self._timers.add_job(self.renew, "interval", seconds=RENEW_S, next_run_time=now)
-        self._timers.add_job(self.expire, "interval", seconds=EXPIRE_EVERY_S)
-        self._timers.add_job(self.measure, "interval", seconds=MEASURE_EVERY_S)
+        self._timers.add_job(self.expire, "interval", seconds=OWN_EVERY_S["expire"])
+        self._timers.add_job(self.measure, "interval", seconds=OWN_EVERY_S["measure"])
+        self._timers.add_job(self.roll, "interval", seconds=OWN_EVERY_S["rollups"])
+        self._timers.add_job(self.back_up, "interval", seconds=BACKUP_LOOK_S)
         for task, every_s in SWEEPS_EVERY_S.items():
             due_in_s = min(max(1.0, every_s - age_s.get(task, every_s)), every_s)
             due = now + timedelta(seconds=due_in_s)
@@ -94,6 +85,27 @@ class Scheduler:
         except Unavailable:
             return  # what was measured before serves on
 
+    async def roll(self) -> None:
+        """Counts what has ended for the statistics."""
+        try:
+            if await leases.hold(self.db, LEASE, self.holder, ttl_s=LEASE_S):
+                await retention.record_run(self.db, "rollups", await rollups.roll(self.db))
+        except Unavailable:
+            return  # what has ended stays to be counted
+
+    async def back_up(self) -> None:
+        """Has the nightly backup made when it is due; meanwhile the other tasks go on."""
+        try:
+            if not await leases.hold(self.db, LEASE, self.holder, ttl_s=LEASE_S):
+                return
+            due_at = await backups.next_at(self.db, await settings.load(self.db))
+            if due_at is None or due_at > await jobs.now(self.db):
+                return
+            if holder := await backups.begin(self.db):
+                self.backup = asyncio.create_task(backups.run_apart(self.db, holder))
+        except Unavailable:
+            return  # it is still due at the next look
+
     async def send(self, task: str) -> None:
         try:
             async with self.db.transaction() as connection:
@@ -108,6 +120,9 @@ class Scheduler:
 
     async def stop(self) -> None:
         self._timers.shutdown(wait=False)
+        if self.backup is not None:
+            self.backup.cancel()
+            await asyncio.wait([self.backup])
         try:
             await leases.release(self.db, LEASE, self.holder)
         except Unavailable:

@@ -12,6 +12,7 @@ context.configure(
     include_schemas=True,
     include_name=lambda name, kind, parents: kind != "schema" or name in (None, "public", "dramatiq"),
     compare_server_default=True,
+    transaction_per_migration=True,
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -17,7 +17,7 @@ if [ ! -x .venv/bin/python ]; then
         exit 1
     fi
 fi
-echo "Installing the packages of $lock"
+echo "Installing the packages of $lock (the first time up to a minute)"
 if command -v uv >/dev/null 2>&1; then uv=uv
 elif [ -x .venv/bin/uv ] || .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r ops/lock/uv.txt 2>.venv/uv.log; then uv=.venv/bin/uv
 else uv=; fi

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,8 @@ LOCK = 0x50436C61
 AT_ONCE = 0.5
 #: Seconds a process acts on the forecast it read before.
 FRESH_S = 0.5
+#: Seconds after which every forecast knows of a job that was written.
+LOOKED_S = 3.0
 #: Seconds for which a photo whose upload has begun is expected in the queue; who dawdles keeps no place.
 UPLOAD_S = 2.0
 #: Seconds after which a refused photo may come again at the latest, however many were refused before it.
@@ -129,11 +131,15 @@ def work_of(
     t_sync_response_s: float,
     provider: Callable[[str], Provider | None],
     options: Callable[[Provider], Options],
+    closed: Collection[str] = (),
 ) -> Work:
-    """What a photo of this route asks of the workers, by what its rungs' calls usually take."""
-    usual = []
-    for rung in route.rungs:
+    """What a photo of this route asks of the workers, by what its rungs' calls usually take. ``closed``: providers that
+    are not asked now, where any other is."""
+    open_rungs = [rung for rung in route.rungs if rung.provider not in closed] or route.rungs
+    asked, usual = "", []
+    for rung in open_rungs:
         if driver := provider(rung.provider):
+            asked = asked or rung.provider
             usual.append(times.of(rung, driver, options(driver)))
     if not usual:
         return Work()
@@ -144,7 +150,7 @@ def work_of(
         lane_wait_s = max(in_time_s, t_sync_response_s / 4)
         rest_s = rest[0].mean_s + AROUND_S
     return Work(
-        lane=route.rungs[0].provider,
+        lane=asked,
         need_s=min(one.p90_s for one in usual) + AROUND_S + STORE_S,
         work_s=min(first.mean_s, t_sync_response_s) + AROUND_S,
         lane_wait_s=lane_wait_s,
@@ -158,7 +164,9 @@ class Coming:
     its job was written."""
 
     work: Work
-    lane: _Lane
+    door: Admission
+    forecast: _Forecast
+    slack_s: float
     at: float = 0.0
     let_in_at: float | None = None
     gone: bool = False
@@ -170,9 +178,14 @@ class Coming:
         self.gone = True
 
     def is_known(self) -> None:
-        """Its password was right."""
+        """Its password was right: from now on it has a place.
+
+        Raises:
+            QueueFull: others have taken the room since it came.
+        """
+        self.door.refuse_late(self.work, self.forecast, slack_s=self.slack_s)
         self.at = time.monotonic()
-        self.lane.since.append(self)
+        self.door.coming.setdefault(self.work.lane, []).append(self)
 
     def let_in(self) -> None:
         self.let_in_at = time.monotonic()
@@ -185,23 +198,14 @@ class Coming:
 
 
 @dataclass
-class _Lane:
-    """A lane's forecast as it was read, the photos let in since, and those whose upload is under way."""
+class _Forecast:
+    """As it was read at ``at`` (monotonic)."""
 
     at: float = float("-inf")
     wait_s: float = 0.0
     capacity: float = 1.0
     jobs: float = 0.0
     each_s: float | None = None
-    since: list[Coming] = field(default_factory=list)
-
-    def wait_now_s(self) -> float:
-        now = time.monotonic()
-        self.since = [one for one in self.since if one.counts(read_at=self.at, now=now)]
-        if self.jobs + len(self.since) < self.capacity:
-            return 0.0
-        more_s = sum(self.each_s or CAUTION * one.work.work_s / self.capacity for one in self.since)
-        return max(0.0, self.wait_s - (now - self.at)) + more_s
 
 
 @dataclass
@@ -210,13 +214,18 @@ class Admission:
     The statement that writes the job looks again."""
 
     db: Database
-    lanes: dict[tuple[str, int, bool], _Lane] = field(default_factory=dict)
+    #: By slot and priority.
+    forecasts: dict[tuple[str, int], _Forecast] = field(default_factory=dict)
+    #: By lane: photos whose upload is under way, and those let in lately.
+    coming: dict[str, list[Coming]] = field(default_factory=dict)
     #: Monotonic instants: the last return that was promised, by lane, and when no worker was seen for the first time.
     promised: dict[str, float] = field(default_factory=dict)
     alone_since: float = float("inf")
-    _looks: dict[tuple[str, int, bool], asyncio.Future[None]] = field(default_factory=dict)
+    _looks: dict[tuple[str, int], asyncio.Future[None]] = field(default_factory=dict)
 
-    async def check(self, work: Work, *, slack_s: float, priority: int = 0, is_known: bool = False) -> Coming:
+    async def check(
+        self, work: Work, *, slot_id: str, slack_s: float, priority: int = 0, is_known: bool = False
+    ) -> Coming:
         """Returns when a photo that may wait ``slack_s`` can be served, or ``is_known`` to have a job that answers it;
         keep what it gives while the photo comes.
 
@@ -224,13 +233,21 @@ class Admission:
             QueueFull, NoWorkers: with the seconds after which it may come again.
             Unavailable: PostgreSQL cannot be reached.
         """
-        lane = await self._forecast(work, priority)
+        forecast = await self._forecast(work, slot_id, priority)
         if time.monotonic() - self.alone_since > NO_WORKERS_S:
             raise NoWorkers()
-        wait_s = lane.wait_now_s()
-        if wait_s > max(0.0, slack_s) and not is_known:
-            raise self.refusal(work, NoRoom(wait_s, lane.capacity), slack_s=slack_s)
-        return Coming(work, lane)
+        slack_s = float("inf") if is_known else max(0.0, slack_s)
+        self.refuse_late(work, forecast, slack_s=slack_s)
+        return Coming(work, self, forecast, slack_s)
+
+    def refuse_late(self, work: Work, forecast: _Forecast, *, slack_s: float) -> None:
+        """
+        Raises:
+            QueueFull: one more would wait longer than ``slack_s``.
+        """
+        wait_s = self._wait_now_s(work, forecast)
+        if wait_s > slack_s:
+            raise self.refusal(work, NoRoom(wait_s, forecast.capacity), slack_s=slack_s)
 
     def refusal(self, work: Work, full: NoRoom, *, slack_s: float) -> QueueFull:
         """A refusal with the time at which there will be room, counting the returns promised to others before."""
@@ -245,19 +262,29 @@ class Admission:
             retry_after_s=retry_after_s,
         )
 
-    async def _forecast(self, work: Work, priority: int) -> _Lane:
-        key = (work.lane, priority, work.rest_s is not None)
-        lane = self.lanes.setdefault(key, _Lane())
-        if time.monotonic() - lane.at > FRESH_S:
+    def _wait_now_s(self, work: Work, forecast: _Forecast) -> float:
+        now = time.monotonic()
+        coming = self.coming.get(work.lane, [])
+        coming[:] = [one for one in coming if one.counts(read_at=now - LOOKED_S, now=now)]
+        since = [one for one in coming if one.counts(read_at=forecast.at, now=now)]
+        if forecast.jobs + len(since) < forecast.capacity:
+            return 0.0
+        more_s = sum(forecast.each_s or CAUTION * one.work.work_s / forecast.capacity for one in since)
+        return max(0.0, forecast.wait_s - (now - forecast.at)) + more_s
+
+    async def _forecast(self, work: Work, slot_id: str, priority: int) -> _Forecast:
+        key = (slot_id, priority)
+        forecast = self.forecasts.setdefault(key, _Forecast())
+        if time.monotonic() - forecast.at > FRESH_S:
             if key not in self._looks:  # one looks for all who ask meanwhile, and fails for all
-                self._looks[key] = asyncio.ensure_future(self._look(lane, work, priority))
+                self._looks[key] = asyncio.ensure_future(self._look(forecast, work, priority))
                 self._looks[key].add_done_callback(lambda _: self._looks.pop(key))
             await asyncio.shield(self._looks[key])
-        return lane
+        return forecast
 
-    async def _look(self, lane: _Lane, work: Work, priority: int) -> None:
+    async def _look(self, forecast: _Forecast, work: Work, priority: int) -> None:
         at = time.monotonic()
         row = (await self.db.fetch(_LOOK, {**work.params(), "priority": priority}))[0]
-        lane.at, lane.each_s = at, row["each_s"]
-        lane.wait_s, lane.capacity, lane.jobs = row["wait_s"], row["capacity"], row["jobs"]
+        forecast.at, forecast.each_s = at, row["each_s"]
+        forecast.wait_s, forecast.capacity, forecast.jobs = row["wait_s"], row["capacity"], row["jobs"]
         self.alone_since = float("inf") if row["workers"] else min(self.alone_since, at)

@@ -6,8 +6,8 @@ not accepted or the quota is used up → after a pause one call at a time tries 
 
 from __future__ import annotations
 
-from photochanger import logs
-from photochanger.db import Database, Row
+from photochanger import audit, logs
+from photochanger.db import Database, Row, fetch
 from photochanger.failures import (
     Failure,
     InvalidSettings,
@@ -90,15 +90,16 @@ RETURNING extract(epoch FROM open_until - clock_timestamp())::float8 AS pause_s
 """  # noqa: S608 - our own constants
 
 
-async def report(db: Database, provider: str, failure: Failure | None) -> None:
-    """How a call ended. Whatever shows that the provider is well closes its breaker; what shows neither, like a call
-    that was cut off, changes nothing."""
+async def report(db: Database, provider: str, failure: Failure | None, *, trial: bool = False) -> None:
+    """How a call ended; ``trial``: one that decides. Whatever shows that the provider is well closes its breaker; what
+    shows neither, like a call that was cut off, changes nothing."""
     at_once = isinstance(failure, ProviderAuth) or (isinstance(failure, ProviderQuota) and not failure.retry_after_s)
     outage = isinstance(failure, ProviderError | ProviderBadOutput) and failure.retryable
     if failure is None or not (at_once or outage):
         well = failure is None or isinstance(failure, ProviderFailure | InvalidSettings)
         if not well or isinstance(failure, ProviderQuota):  # a limit of this minute says neither
-            await give_up_trial(db, provider)
+            if trial:
+                await give_up_trial(db, provider)
             return
         closed = await db.fetch("DELETE FROM breaker WHERE provider = %(p)s RETURNING open_until", {"p": provider})
         if closed and closed[0]["open_until"] is not None:
@@ -128,9 +129,14 @@ async def give_up_trial(db: Database, provider: str) -> None:
     await db.fetch("UPDATE breaker SET probe_until = NULL WHERE provider = %(p)s", {"p": provider})
 
 
-async def reset(db: Database, provider: str) -> bool:
-    """Closes a breaker because somebody has put right what opened it; False where there was nothing to close."""
-    return bool(await db.fetch("DELETE FROM breaker WHERE provider = %(p)s RETURNING 1 AS was", {"p": provider}))
+async def reset(db: Database, provider: str, *, actor: str | None = None) -> bool:
+    """Closes a breaker because somebody (``actor``) has put right what opened it; False where there was nothing to
+    close."""
+    async with db.transaction() as connection:
+        was = await fetch(connection, "DELETE FROM breaker WHERE provider = %(p)s RETURNING 1 AS was", {"p": provider})
+        if was and actor is not None:
+            await audit.record(connection, actor=actor, action="breaker.reset", target=f"provider/{provider}")
+    return bool(was)
 
 
 async def standing(db: Database) -> list[Row]:

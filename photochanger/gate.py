@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
+
+import httpx
 
 from photochanger import breakers, limits
 from photochanger.db import Database
@@ -24,21 +25,23 @@ from photochanger.failures import (
     SyncTimeout,
     Unavailable,
 )
-from photochanger.limits import Exhausted, Grant, Limit
+from photochanger.limits import Exhausted, Limit
 from photochanger.providers import CallOptions
 from photochanger.slots import Options as SlotOptions
 
-#: Seconds past its job's deadline that a permit outlives a worker that never gives it back, yet lives: a late call's.
-OUTLIVES_S = 70.0
+#: Seconds past its call's last moment that a permit outlives a worker that never gives it back, yet lives.
+OUTLIVES_S = 10.0
 #: Seconds a permit's return may fail for want of the database before it is left to run out.
 PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
 class Call:
-    """What is to be called, for whom. ``price``: what it is expected to cost. ``is_paid``: it only fetches what an
-    earlier call has been paid for."""
+    """What is to be called, for whom. ``holder``: who is let in once, however often it asks. ``price``: what it is
+    expected to cost. ``lasts_s``: seconds it may take at most. ``is_paid``: it only fetches what an earlier call has
+    been paid for."""
 
+    holder: str
     provider: str
     options: Any
     slot_id: str
@@ -46,6 +49,10 @@ class Call:
     price: float
     lasts_s: float
     is_paid: bool = False
+
+    def limits(self) -> Sequence[Limit]:
+        """Everything it needs."""
+        return _calls(self) if self.is_paid else [*_calls(self), *_money(self)]
 
 
 @dataclass
@@ -55,26 +62,28 @@ class Pass:
     db: Database
     call: Call
     trial: bool = False
-    grant: Grant = field(default_factory=Grant)
-    holder: str = field(default_factory=lambda: uuid4().hex)
 
     async def leave(self, failure: Failure | None, *, cost: float | None) -> None:
         """Gives permits back and reports to the breaker. ``cost``: what it did cost; ``None`` where nobody knows, and
         the reservation stands."""
-        more = 0.0 if cost is None else cost - self.call.price
-        await limits.release(self.db, self.grant, holder=self.holder, more=more, patience_s=PATIENCE_S)
-        await breakers.report(self.db, self.call.provider, failure)
+        await self.give_back(cost)
+        await breakers.report(self.db, self.call.provider, failure, trial=self.trial)
+
+    async def give_back(self, cost: float | None) -> None:
+        call = self.call
+        await limits.release(self.db, call.limits(), holder=call.holder, spent=cost, patience_s=PATIENCE_S)
 
 
 @dataclass(frozen=True)
 class Gate:
-    """``worker_id``: the worker's row that permits go with. ``time_zone``: the administrator's, for calendar days."""
+    """``worker_id``: the worker's row that permits go with."""
 
     db: Database
     worker_id: Callable[[], int | None]
 
     async def enter(self, call: Call, *, until: float, time_zone: str) -> Pass | None:
-        """A pass, by ``until`` (monotonic) at the latest; ``None`` where nothing limits this provider.
+        """A pass, by ``until`` (monotonic) at the latest; ``None`` where nothing limits this provider. ``time_zone``:
+        the administrator's, for calendar days.
 
         Raises:
             ProviderError, ProviderAuth, ProviderQuota: its breaker is open, or its calls are used up.
@@ -86,21 +95,23 @@ class Gate:
             return None
         made = Pass(self.db, call, trial=not call.is_paid and await breakers.ask(self.db, call.provider))
         try:
-            made.grant = await self._granted(made, until, time_zone)
+            await self._granted(made, until, time_zone)
         except BaseException:
             if made.trial:
                 await asyncio.shield(breakers.give_up_trial(self.db, call.provider))
             raise
         return made
 
-    async def _granted(self, made: Pass, until: float, time_zone: str) -> Grant:
+    async def _granted(self, made: Pass, until: float, time_zone: str) -> None:
         while True:
-            taking = asyncio.ensure_future(self._taken(made, time_zone))
+            taking = asyncio.ensure_future(self._taken(made.call, time_zone))
             try:
-                return await asyncio.shield(taking)
+                await asyncio.shield(taking)
+                return
             except asyncio.CancelledError:
                 with contextlib.suppress(Exhausted, Unavailable):  # it may be ours already: nobody else would know
-                    await limits.release(self.db, await taking, holder=made.holder, more=-made.call.price)
+                    await taking
+                    await made.give_back(0.0)
                 raise
             except Exhausted as short:
                 waits = short.limit.kind in ("permit", "minute")
@@ -108,14 +119,13 @@ class Gate:
                     raise _refusal(made.call, short) from None
                 await asyncio.sleep(min(short.retry_after_s, 1.0))
 
-    async def _taken(self, made: Pass, time_zone: str) -> Grant:
-        wanted = _calls(made.call) if made.call.is_paid else [*_calls(made.call), *_money(made.call)]
-        return await limits.acquire(
+    async def _taken(self, call: Call, time_zone: str) -> None:
+        await limits.acquire(
             self.db,
-            wanted,
-            holder=made.holder,
+            call.limits(),
+            holder=call.holder,
             worker_id=self.worker_id(),
-            lasts_s=made.call.lasts_s + OUTLIVES_S,
+            lasts_s=call.lasts_s + OUTLIVES_S,
             time_zone=time_zone,
         )
 
@@ -136,10 +146,11 @@ def _money(call: Call) -> Sequence[Limit]:
     key = f"budget/{call.slot_id}"
     found = []
     if call.slot.budget_per_day is not None:
-        found.append(Limit(f"{key}/day", call.slot.budget_per_day, "day", call.price))
+        found.append(Limit(f"{key}/day", call.slot.budget_per_day, "day", call.price, is_money=True))
     if (period := call.slot.budget_period) is not None:
         name = f"{key}/period/{period.name}"
-        found.append(Limit(name, period.amount, "period", call.price, until=period.ends_at, begins=period.begins_at))
+        times = {"until": period.ends_at, "begins": period.begins_at}
+        found.append(Limit(name, period.amount, "period", call.price, **times, is_money=True))
     return found
 
 
@@ -160,7 +171,14 @@ def _refusal(call: Call, short: Exhausted) -> Failure:
 
 
 def cost_of(failure: Failure) -> float | None:
-    """What a call that failed has cost, where the provider answered; ``None`` where it was cut off."""
-    if isinstance(failure, Cancelled | SyncTimeout | Unavailable) or isinstance(failure.__cause__, TimeoutError):
+    """What a call that failed has cost, where the provider answered or never got it; ``None`` where it was cut off."""
+    if isinstance(failure, Cancelled | SyncTimeout | Unavailable) or _cut_off(failure.__cause__):
         return None
     return failure.cost if isinstance(failure, ProviderFailure) else 0.0
+
+
+def _cut_off(cause: BaseException | None) -> bool:
+    """Whether the provider may have worked for nothing: its answer did not come whole."""
+    if isinstance(cause, httpx.TransportError):
+        return not isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
+    return isinstance(cause, TimeoutError)

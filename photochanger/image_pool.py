@@ -12,21 +12,28 @@ import multiprocessing
 import resource
 import signal
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
+from photochanger import images
 from photochanger.failures import InvalidImage
 from photochanger.process import die_with_parent
+from photochanger.storage.local import full_or
 
 T = TypeVar("T")
 
 #: Address space of one image process. 110 megapixels decode to 330 MB as RGB; turning and encoding hold three
 #: such copies, an RGBA conversion a fourth.
 MEMORY_BYTES = 2 * 1024**3
+#: Seconds in which a picture that an administrator brings must be written anew, waiting for its turn included.
+REWRITE_S = 60.0
 
 
 class ImagePool:
-    """``processes`` guarded processes, first come, first served. Use it from one event loop."""
+    """``processes`` guarded processes, each started when it is first needed; first come, first served. Use it from one
+    event loop, whose thread outlives it."""
 
     def __init__(self, processes: int) -> None:
         self._context = multiprocessing.get_context("forkserver")
@@ -53,7 +60,8 @@ class ImagePool:
             process = await self._idle.get()
             try:
                 if process is None:
-                    process = _Process(self._context)
+                    forkserver.ensure_running()  # here, and not in the other thread: it ends with the one it is from
+                    process = await asyncio.to_thread(_Process, self._context)  # the first takes half a second
                 done, value = await process.ask(work, args)
             except BaseException as error:
                 if process is not None:
@@ -68,12 +76,32 @@ class ImagePool:
             return value  # type: ignore[no-any-return]
         raise value
 
+    async def rewrite(
+        self, picture: Path, target: Path, mime: str, *, max_pixels: int, timeout_s: float = REWRITE_S
+    ) -> tuple[int, int, int, str]:
+        """``images.rewrite`` of what an administrator brings, its longer side at most ``images.KEPT_EDGE`` pixels.
+
+        Raises:
+            InvalidImage, ImageTooLarge, UnsupportedMediaType: it cannot be decoded, or not within ``timeout_s``.
+            StorageFull: the disk is.
+        """
+        work = (picture, target, mime, max_pixels, images.KEPT_EDGE)
+        try:
+            return await self.run(images.rewrite, *work, timeout_s=timeout_s)
+        except TimeoutError:
+            raise InvalidImage(f"The picture could not be decoded within {timeout_s:g} s") from None
+        except OSError as error:
+            raise full_or(error) from error
+        finally:
+            self.close()  # a big picture left 350 MB; such pictures are rare, and another process takes 15 ms
+
     def close(self) -> None:
-        """Ends every idle process; running work ends with the worker."""
-        while not self._idle.empty():
+        """Ends every idle process; others are started when they are needed. Running work ends with its owner."""
+        for _ in range(self._idle.qsize()):
             process = self._idle.get_nowait()
             if process is not None:
                 process.kill()
+            self._idle.put_nowait(None)
 
 
 class _Process:

@@ -15,7 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from photochanger.failures import ImageTooLarge, InvalidImage, UnsupportedMediaType
 
@@ -42,10 +42,14 @@ _DAMAGED_EXIF = (OSError, SyntaxError, ValueError, TypeError, KeyError, ZeroDivi
 MAX_FRAMES = 1
 #: Longest edge either way: the JPEG format's own limit, and the size at which line buffers hurt.
 MAX_EDGE = 65_500
+#: Pixels of the longer side that what an administrator brings is kept with: what the largest model makes (4K).
+KEPT_EDGE = 4096
 #: Pixels of the longer side that results can be had in, beside their own.
 THUMBNAIL_EDGES = (160, 320, 640, 1280)
 #: JPEG quality of results: visually lossless prints from booth printers, a third of the size of 98.
 RESULT_QUALITY = 92
+#: Bytes of a colour profile. The ICC's own richest for sRGB (v4 preference) has 60,960; a JPEG can hold 16 MB of one.
+MAX_PROFILE_BYTES = 1024 * 1024
 
 # Bounds are checked here, against the settings' own limit, before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -62,6 +66,7 @@ class Header:
     extension: str
     width: int
     height: int
+    has_alpha: bool
 
 
 def probe(file: BinaryIO | Path, *, max_pixels: int) -> Header:
@@ -75,7 +80,7 @@ def probe(file: BinaryIO | Path, *, max_pixels: int) -> Header:
     with _open(file) as image:
         _bound(image, max_pixels)
         mime, extension = ACCEPTED[str(image.format)]
-        return Header(mime, extension, image.width, image.height)
+        return Header(mime, extension, image.width, image.height, _has_alpha(image))
 
 
 def probe_head(head: bytes, *, max_pixels: int) -> Header | None:
@@ -102,10 +107,8 @@ def decode(file: BinaryIO | Path, *, max_pixels: int, edge: int | None = None) -
             if edge is not None:
                 image.draft("RGB", (edge, edge))
             image.load()
-            profile = image.info.get("icc_profile")
+            profile = _profile(image)
             mode = "RGBA" if _has_alpha(image) else "RGB"
-            if image.mode == "CMYK":
-                profile = None  # the profile describes inks; the pixels leave as RGB
             # Every copy of the pixels costs as much as decoding them: none is made that need not be.
             with contextlib.suppress(*_DAMAGED_EXIF):  # then it stays as it lies
                 ImageOps.exif_transpose(image, in_place=True)
@@ -142,27 +145,26 @@ def write(image: Image.Image, target: Path, mime: str) -> tuple[int, int, int, s
     return image.width, image.height, len(data), hashlib.sha256(data).hexdigest()
 
 
-def prepare(photo: Path, target: Path, max_pixels: int, max_edge: int | None) -> None:
-    """Writes a photo as it may leave this machine: upright, stripped, its longer side at most ``max_edge`` pixels, a
-    JPEG."""
-    picture = decode(photo, max_pixels=max_pixels, edge=max_edge)
-    if max_edge is not None and max(picture.size) > max_edge:
-        picture.thumbnail((max_edge, max_edge), Image.Resampling.LANCZOS)
-    write(picture, target, "image/jpeg")
-
-
-def rewrite(picture: Path, target: Path, mime: str, max_pixels: int) -> tuple[int, int, int, str]:
-    """Decodes a foreign picture whole and writes its pixels, and nothing else of it, as ``mime``; as ``write``."""
-    return write(decode(picture, max_pixels=max_pixels), target, mime)
+def rewrite(
+    picture: Path, target: Path, mime: str, max_pixels: int, max_edge: int | None = None
+) -> tuple[int, int, int, str]:
+    """Decodes a foreign picture whole and writes its pixels, and nothing else of it, as ``mime``, the longer side at
+    most ``max_edge`` pixels; as ``write``. ``target`` may be the picture itself."""
+    image = decode(picture, max_pixels=max_pixels, edge=max_edge)
+    if max_edge is not None and max(image.size) > max_edge:
+        image.thumbnail((max_edge, max_edge), Image.Resampling.LANCZOS)
+    return write(image, target, mime)
 
 
 def thumbnail(path: Path, edge: int) -> bytes:
     """A WebP whose longer side is at most ``edge`` pixels, from one of our own (trusted) files."""
     with Image.open(path, formats=_FORMATS) as image:
         image.draft("RGB", (edge, edge))
-        small = image.convert("RGBA" if _has_alpha(image) else "RGB")
+        image.load()  # while the file is open: what is small enough already is not touched below
+        mode = "RGBA" if _has_alpha(image) else "RGB"
         profile = image.info.get("icc_profile")
-    small.thumbnail((edge, edge), Image.Resampling.LANCZOS)
+        small = image if image.mode == mode else image.convert(mode)
+        small.thumbnail((edge, edge), Image.Resampling.LANCZOS, reducing_gap=3.0)
     small.info = {"icc_profile": profile} if profile else {}
     return encode(small, "image/webp", quality=80)
 
@@ -204,6 +206,22 @@ def _bound(image: Image.Image, max_pixels: int) -> None:
         )
     if image.format in ("WEBP", "PNG") and getattr(image, "n_frames", 1) > MAX_FRAMES:
         raise ImageTooLarge("The picture is an animation; one frame is taken")
+
+
+def _profile(image: Image.Image) -> bytes | None:
+    """The picture's colour profile, where colours can be computed by it and it is of RGB, as the pixels leave; without
+    what lies behind it. Its header (ICC.1:2022, 7.2) has its size at byte 0, its colours at 16, a signature at 36."""
+    given = image.info.get("icc_profile") or b""
+    size = int.from_bytes(given[:4])
+    profile: bytes = given[:size]
+    if not len(profile) == size <= MAX_PROFILE_BYTES or (profile[16:20], profile[36:40]) != (b"RGB ", b"acsp"):
+        return None
+    try:
+        source, target = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+        ImageCms.buildTransform(source, target, "RGB", "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
+    except (OSError, ImageCms.PyCMSError):
+        return None
+    return profile
 
 
 def _has_alpha(image: Image.Image) -> bool:

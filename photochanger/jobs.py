@@ -1,17 +1,20 @@
-"""The only verbs on a job: submit, claim, dispatch, succeed, fail, expire, cancel, find.
+"""The only verbs on a job: submit, claim, dispatch, succeed, fail, expire, leave, cancel, find.
 
-Each is one statement. A final state is decided by one guarded UPDATE on a row that was locked first: the guard is
-evaluated after the lock is held, never while waiting for it. Who changes no row has lost, deletes its file and is
-silent. All instants are the database's.
+Each is one statement (a submission may take a second look, ``leave`` two steps). A final state is decided by one
+guarded UPDATE on a row that was locked first: the guard is evaluated after the lock is held, never while waiting for
+it. Who changes no row has lost, deletes its file and is silent. All instants are the database's.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import orjson
 from psycopg.types.json import Jsonb
@@ -29,6 +32,8 @@ from photochanger.states import MAX_CLAIMS, JobStatus
 JOB_BELL = "photochanger_job"
 #: Rows expired in one statement.
 EXPIRE_BATCH = 500
+#: Keys forgotten in one statement.
+FORGET_BATCH = 1000
 #: Seconds a call that runs at the deadline may go on where its slot keeps late results.
 LATE_S = 60.0
 #: Seconds a worker keeps trying to say how a job ended while PostgreSQL is away; past that, expiry has decided.
@@ -38,8 +43,12 @@ _COLUMNS = """
 job.id, job.slot_id, job.status::text AS status, job.is_finalized, job.failure_reason, job.failure_detail,
 job.created_at, job.expires_at, job.finalized_at, job.claim_no, job.payload_path, job.payload_mime,
 job.payload_bytes, job.payload_sha256, job.result_file_path, job.result_mime, job.result_bytes, job.result_sha256,
-job.result_width, job.result_height, job.result_expires_at, job.served_by,
-coalesce((job.snapshot #>> '{options,keep_late_result}')::boolean, false) AS keeps_late
+job.result_width, job.result_height, job.result_expires_at, job.served_by, job.is_test, job.cost::float8 AS cost,
+job.retry_at, CASE WHEN job.status = 'timed_out' AND (job.snapshot #>> '{options,keep_late_result}')::boolean
+    THEN EXISTS (SELECT FROM attempt WHERE job_id = job.id AND claim_no = job.claim_no AND responded_at IS NULL)
+    ELSE false END AS comes_late,
+coalesce(split_part(job.served_by, '/', 1),
+    (SELECT provider FROM attempt WHERE job_id = job.id ORDER BY id DESC LIMIT 1)) AS last_provider
 """
 
 
@@ -49,7 +58,9 @@ class Submission:
 
     ``elapsed_s``: seconds since the request began, which count against the deadline. ``fields``: what else the
     camera sent, kept as it came. ``key``: what a photo that comes again is known by, for ``key_s`` seconds; it joins
-    the job that has the key, if that may still answer it (any job's answer, where ``key_is_final``).
+    the job that has the key, if that may still answer it (any job's answer, where ``key_is_final``). ``is_test``: an
+    administrator tries the slot, on or off, with ``route`` and ``options`` instead of the saved ones where they are
+    given.
     """
 
     job_id: UUID
@@ -69,12 +80,15 @@ class Submission:
     key: str | None = None
     key_s: float = 0.0
     key_is_final: bool = False
+    is_test: bool = False
+    route: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] | None = None
 
 
 _SUBMIT = f"""
 WITH slot_now AS MATERIALIZED (
     SELECT id, name, version, route, options FROM slot
-    WHERE id = %(slot_id)s AND is_active AND archived_at IS NULL
+    WHERE id = %(slot_id)s AND (is_active OR %(is_test)s) AND archived_at IS NULL
 ), began AS MATERIALIZED (
     SELECT clock_timestamp() - %(elapsed_s)s * interval '1 second' AS created_at
 ), {admission.FORECAST}
@@ -90,11 +104,12 @@ WITH slot_now AS MATERIALIZED (
     RETURNING key
 ), made AS (
     INSERT INTO job (id, slot_id, status, created_at, expires_at, snapshot, fields,
-                     payload_path, payload_mime, payload_bytes, payload_sha256)
+                     payload_path, payload_mime, payload_bytes, payload_sha256, is_test)
     SELECT %(job_id)s, s.id, 'pending', b.created_at, b.created_at + %(t_sync_response_s)s * interval '1 second',
-           jsonb_build_object('slot_name', s.name, 'slot_version', s.version, 'route', s.route,
-                              'options', s.options) || %(times)s,
-           %(fields)s, %(payload_path)s, %(payload_mime)s, %(payload_bytes)s, %(payload_sha256)s
+           jsonb_build_object('slot_name', s.name, 'slot_version', s.version,
+                              'route', coalesce(%(route)s::jsonb, s.route),
+                              'options', coalesce(%(options)s::jsonb, s.options)) || %(times)s,
+           %(fields)s, %(payload_path)s, %(payload_mime)s, %(payload_bytes)s, %(payload_sha256)s, %(is_test)s
     FROM slot_now s, began b, admitted WHERE %(key)s::text IS NULL OR EXISTS (SELECT FROM keyed)
     RETURNING id, created_at, expires_at
 ), logged AS (
@@ -152,21 +167,28 @@ async def submit(db: Database, submission: Submission) -> Submitted:
     for _ in range(3):  # a key's job may end between the two looks
         rows = await db.fetch(_SUBMIT, {**params, "most_wait_s": max(0.0, slack_s * admission.AT_ONCE)})
         row = rows[0] if rows else None
-        if row is not None and row["expires_at"] is None and row["wait_s"] <= slack_s:
-            row = await _submit_in_turn(db, {**params, "most_wait_s": max(0.0, slack_s)})
+        if row is not None and row["expires_at"] is None:
+            if joined := await _join(db, submission):
+                return joined
+            if row["wait_s"] <= slack_s:
+                row = await _submit_in_turn(db, {**params, "most_wait_s": max(0.0, slack_s)})
         if row is None:
             raise SlotDisabled()
         if row["expires_at"] is not None:
             return Submitted(submission.job_id, row["expires_at"], row["remaining_s"])
-        if joined := await _join(db, submission):
-            return joined
         if row["wait_s"] > max(0.0, slack_s):
             raise NoRoom(row["wait_s"], row["capacity"])
     raise Conflict("The same photo's job ended again and again while this one was being taken")
 
 
+#: One photo of a lane waits for its turn in the database, the others here: whoever is to be refused, and only looks,
+#: finds a free connection.
+_TURNS: WeakKeyDictionary[Database, defaultdict[str, asyncio.Lock]] = WeakKeyDictionary()
+
+
 async def _submit_in_turn(db: Database, params: Mapping[str, Any]) -> Row | None:
-    async with db.transaction() as connection:
+    turn = _TURNS.setdefault(db, defaultdict(asyncio.Lock))[params["lane"]]
+    async with turn, db.transaction() as connection:
         await connection.execute(b"SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (admission.LOCK, params["lane"]))
         rows = await fetch(connection, _SUBMIT, params)
     return rows[0] if rows else None
@@ -186,11 +208,13 @@ async def _join(db: Database, submission: Submission) -> Submitted | None:
 def _params(submission: Submission) -> dict[str, Any]:
     message = messages.message("process_job", message_id=str(submission.job_id), job_id=str(submission.job_id))
     own = ("job_id", "slot_id", "elapsed_s", "t_sync_response_s", "payload_path", "payload_mime", "payload_bytes",
-           "payload_sha256", "priority", "key", "key_s", "key_is_final")  # fmt: skip
+           "payload_sha256", "priority", "key", "key_s", "key_is_final", "is_test")  # fmt: skip
     kept = ("t_sync_response_s", "t_result_retention_s", "t_original_retention_s", "max_pixels")
     return {
         **{name: getattr(submission, name) for name in own},
         "message": message.body,
+        "route": submission.route and Jsonb(submission.route),
+        "options": submission.options and Jsonb(submission.options),
         "times": Jsonb({name: getattr(submission, name) for name in kept}),
         "fields": Jsonb(dict(submission.fields), dumps=orjson.dumps),
         **submission.work.params(),
@@ -207,16 +231,13 @@ async def has_key(db: Database, key: str) -> bool:
 
 async def forget_keys(db: Database) -> int:
     """Deletes the keys of photos and requests that have run out."""
-    rows = await db.fetch("DELETE FROM request_key WHERE expires_at <= clock_timestamp() RETURNING 1 AS gone")
-    return len(rows)
-
-
-async def leave(db: Database, job_id: UUID) -> bool:
-    """One request no longer waits for the job; whether it was the last."""
-    rows = await db.fetch(
-        "UPDATE job SET waiters = waiters - 1 WHERE id = %(id)s AND NOT is_finalized RETURNING waiters", {"id": job_id}
-    )
-    return bool(rows) and rows[0]["waiters"] <= 0
+    gone = 0
+    while rows := await db.fetch(
+        "DELETE FROM request_key WHERE key = ANY(ARRAY(SELECT key FROM request_key "
+        f"WHERE expires_at <= clock_timestamp() LIMIT {FORGET_BATCH} FOR UPDATE SKIP LOCKED)) RETURNING 1 AS gone"
+    ):
+        gone += len(rows)
+    return gone
 
 
 @dataclass(frozen=True)
@@ -229,6 +250,7 @@ class Claim:
     slot_id: str
     remaining_s: float
     queue_wait_s: float
+    created_at: datetime
     payload_path: str
     payload_mime: str
     route: Mapping[str, Any]
@@ -254,7 +276,7 @@ WITH locked AS MATERIALIZED (
     SELECT id, now, 'claimed', jsonb_build_object('claim_no', claim_no) FROM won
 )
 SELECT id AS job_id, claim_no, slot_id, extract(epoch FROM expires_at - now)::float8 AS remaining_s,
-       extract(epoch FROM now - created_at)::float8 AS queue_wait_s,
+       extract(epoch FROM now - created_at)::float8 AS queue_wait_s, created_at,
        payload_path, payload_mime, snapshot->'route' AS route, (snapshot->>'max_pixels')::bigint AS max_pixels,
        snapshot->'options' AS options, provider_job_reference AS reference,
        -- not durable by itself: ``dispatch`` commits after it, before anything is paid for
@@ -383,6 +405,9 @@ cost = (SELECT coalesce(sum(CASE WHEN id = %(attempt)s::bigint THEN greatest(cos
         FROM attempt WHERE job_id = job.id)
 """
 
+# For ``stats``, which counts it once it is committed.
+_ENDED = "ended AS (INSERT INTO job_ended (job_id) SELECT id FROM won)"
+
 _SUCCEED = f"""
 WITH locked AS MATERIALIZED (
     SELECT id, payload_path FROM job WHERE id = %(job_id)s FOR UPDATE
@@ -395,7 +420,7 @@ WITH locked AS MATERIALIZED (
     FROM at
     WHERE job.id = at.id AND claim_no = %(claim_no)s AND NOT is_finalized AND at.now < expires_at
     RETURNING job.id, job.finalized_at, CASE WHEN job.payload_path IS NULL THEN payload_was END AS drop_payload
-), {_RESPONDED}, logged AS (
+), {_RESPONDED}, {_ENDED}, logged AS (
     INSERT INTO processing_log (job_id, at, event) SELECT id, finalized_at, 'succeeded' FROM won
 )
 SELECT id AS job_id, drop_payload, pg_notify('{JOB_BELL}', id::text) FROM won
@@ -483,11 +508,21 @@ async def fail(
     )
 
 
-async def cancel(db: Database, job_id: UUID, *, detail: str) -> Final | None:
+async def cancel(db: Database, job_id: UUID, *, detail: str, guard: str = "true") -> Final | None:
     """Cancels a pending or running job; its worker aborts the call. ``None``: it is final already."""
     return await _finish(
-        db, job_id, claim_no=None, status=JobStatus.CANCELLED, code="cancelled", detail=detail, guard="true"
+        db, job_id, claim_no=None, status=JobStatus.CANCELLED, code="cancelled", detail=detail, guard=guard
     )
+
+
+async def leave(db: Database, job_id: UUID, *, detail: str) -> Final | None:
+    """One request no longer waits for the job; it is cancelled where nobody does. ``None``: it goes on."""
+    rows = await db.fetch(
+        "UPDATE job SET waiters = waiters - 1 WHERE id = %(id)s AND NOT is_finalized RETURNING waiters", {"id": job_id}
+    )
+    if not rows or rows[0]["waiters"] > 0:
+        return None
+    return await cancel(db, job_id, detail=detail, guard="waiters <= 0")  # unless somebody has joined since
 
 
 def _finish_sql(guard: str) -> str:
@@ -497,14 +532,15 @@ def _finish_sql(guard: str) -> str:
     ), at AS MATERIALIZED (SELECT id, payload_path AS payload_was, clock_timestamp() AS now FROM locked)
     , won AS (
         UPDATE job SET status = %(status)s::job_status, is_finalized = true, finalized_at = at.now,
-            failure_reason = %(code)s, failure_detail = %(detail)s, {_KEEP}
+            failure_reason = %(code)s, failure_detail = %(detail)s,
+            retry_at = at.now + %(retry_after_s)s::float8 * interval '1 second', {_KEEP}
         FROM at
         WHERE job.id = at.id AND (%(claim_no)s::int IS NULL OR claim_no = %(claim_no)s::int)
           AND NOT is_finalized AND {guard}
         RETURNING job.id, job.finalized_at, CASE WHEN job.payload_path IS NULL THEN payload_was END AS drop_payload
     ), unsent AS (
         DELETE FROM dramatiq.queue q USING won WHERE q.message_id = won.id AND q.state = 'queued'
-    ), {_RESPONDED}, logged AS (
+    ), {_RESPONDED}, {_ENDED}, logged AS (
         INSERT INTO processing_log (job_id, at, event, detail)
         SELECT id, finalized_at, %(status)s, jsonb_build_object('code', %(code)s::text) FROM won
     )
@@ -535,6 +571,7 @@ async def _finish(
             "status": status.value,
             "code": code,
             "detail": detail,
+            "retry_after_s": failure.retry_after_s if failure else None,
             **_attempt_end(attempt, since_response_s, failure=failure),
         },
         patience_s=FINAL_PATIENCE_S if claim_no is not None else 0.0,
@@ -587,7 +624,7 @@ WITH locked AS MATERIALIZED (
     RETURNING job.id, job.finalized_at, CASE WHEN job.payload_path IS NULL THEN payload_was END AS drop_payload
 ), unsent AS (
     DELETE FROM dramatiq.queue q USING won WHERE q.message_id = won.id AND q.state = 'queued'
-), logged AS (
+), {_ENDED}, logged AS (
     INSERT INTO processing_log (job_id, at, event) SELECT id, finalized_at, 'timed_out' FROM won
 )
 SELECT id AS job_id, drop_payload, pg_notify('{JOB_BELL}', id::text), pg_notify('{messages.STOP_BELL}', id::text)

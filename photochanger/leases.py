@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 from photochanger.db import Database
 
 _HOLD = """
@@ -11,6 +14,11 @@ ON CONFLICT (name) DO UPDATE SET holder = EXCLUDED.holder, expires_at = EXCLUDED
 WHERE l.holder = EXCLUDED.holder OR l.expires_at < clock_timestamp()
 RETURNING holder
 """
+
+
+def new_holder() -> str:
+    """A name for one who holds a right, not used before: where it runs, and chance."""
+    return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
 
 
 async def hold(db: Database, name: str, holder: str, *, ttl_s: float) -> bool:

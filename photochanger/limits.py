@@ -1,13 +1,14 @@
 """What may still be used of something scarce: permits, calls of a minute or a day, requests, money.
 
 One table, one ``acquire``: everything asked for is taken together, or nothing. A permit belongs to a worker's row and
-goes with it when the worker dies; what is counted by time runs out by itself.
+goes with it when the worker dies; what is counted by time runs out by itself. Money is reserved in its holder's name
+until ``release`` says what was spent; of a holder that dies the reservation stands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -20,6 +21,8 @@ from photochanger.db import Database, fetch
 LOCK = 0x50436C6D
 #: Seconds after which a caller asks again where nothing says when.
 ASK_AGAIN_S = 0.1
+#: Rows deleted in one statement.
+BATCH = 1000
 
 Kind = Literal["permit", "minute", "day", "period"]
 
@@ -30,7 +33,8 @@ class Limit:
 
     ``permit``: held until it is released. ``minute``: within any 60 seconds (counted by buckets of 5, so that an amount
     is remembered for 60 to 65). ``day``: of the calendar, in the administrator's time zone. ``period``: until
-    ``until``, and no limit before ``begins``.
+    ``until``, and no limit before ``begins``. ``is_money``: reserved until ``release``; of what is used up nothing is
+    had, not even what is expected to cost nothing.
     """
 
     key: str
@@ -39,6 +43,7 @@ class Limit:
     amount: float = 1.0
     until: datetime | None = None
     begins: datetime | None = None
+    is_money: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,9 @@ class Standing:
 
 @dataclass(frozen=True)
 class Grant:
-    """What was taken: its rows, to be released, and how the limits stand."""
+    """How the limits of what was taken stand."""
 
-    rows: Sequence[tuple[str, str]] = ()
-    standings: Sequence[Standing] = field(default=())
+    standings: Sequence[Standing] = ()
 
 
 class Exhausted(Exception):
@@ -68,42 +72,47 @@ class Exhausted(Exception):
         self.standings = standings
 
 
+# What is forgotten within a minute need not survive a power cut: the next in line does not wait for the disk.
 _LOCK = """
-SELECT pg_advisory_xact_lock(%(lock)s, hash)
+SELECT pg_advisory_xact_lock(%(lock)s, hash), set_config('synchronous_commit', %(durable)s, true)
 FROM (SELECT DISTINCT hashtext(key) AS hash FROM unnest(%(keys)s::text[]) AS key ORDER BY hash) AS in_order
 """
 _TAKE = """
 WITH at AS MATERIALIZED (SELECT clock_timestamp() AS now)
 , asked AS (
-    SELECT key, most, amount, kind, now,
-        CASE kind WHEN 'permit' THEN %(holder)s
-                  WHEN 'minute' THEN floor(extract(epoch FROM now) / 5)::bigint::text
-                  WHEN 'day' THEN to_char(now AT TIME ZONE %(zone)s, 'YYYY-MM-DD')
-                  ELSE 'whole' END AS holder,
+    SELECT key, most, amount, kind, is_money, now, kind = 'permit' OR is_money AS is_held,
+        CASE WHEN kind = 'permit' OR is_money THEN %(holder)s
+             WHEN kind = 'minute' THEN floor(extract(epoch FROM now) / 5)::bigint::text
+             ELSE 'all' END AS holder,
         CASE kind WHEN 'permit' THEN now + %(lasts_s)s * interval '1 second'
                   WHEN 'minute' THEN to_timestamp(floor(extract(epoch FROM now) / 5) * 5 + 65)
                   WHEN 'day' THEN (date_trunc('day', now AT TIME ZONE %(zone)s) + interval '1 day')
                                   AT TIME ZONE %(zone)s
                   ELSE until END AS expires_at
     FROM at, jsonb_to_recordset(%(limits)s::jsonb)
-        AS l (key text, most float8, amount float8, kind text, until timestamptz, begins timestamptz)
+        AS l (key text, most float8, amount float8, kind text, until timestamptz, begins timestamptz, is_money bool)
     WHERE coalesce(begins, now) <= now AND coalesce(until, 'infinity') > now
 ), standing AS MATERIALIZED (
-    SELECT a.key, coalesce(sum(u.amount), 0)::float8 AS used, min(u.expires_at) AS frees_at
-    FROM asked a LEFT JOIN limit_use u ON u.key = a.key AND u.expires_at > a.now GROUP BY a.key
-), verdict AS MATERIALIZED (
-    SELECT bool_and(s.used + a.amount <= a.most + 0.0000005) AS granted FROM asked a JOIN standing s USING (key)
-), taken AS (
+    SELECT a.*, coalesce(u.used, 0)::float8 AS used, u.frees_at,
+           coalesce(u.used, 0) + a.amount <= a.most + 0.0000005 AND NOT (a.is_money AND coalesce(u.used, 0) >= a.most)
+           AS fits
+    FROM asked a CROSS JOIN LATERAL (
+        SELECT sum(amount) AS used, min(expires_at) AS frees_at FROM limit_use u
+        WHERE u.key = a.key AND u.expires_at > a.now AND NOT (a.is_held AND u.holder = a.holder)
+    ) u
+), verdict AS MATERIALIZED (SELECT bool_and(fits) AS granted FROM standing)
+, taken AS (
     INSERT INTO limit_use AS u (key, holder, amount, expires_at, worker_id)
     SELECT key, holder, amount, expires_at, CASE kind WHEN 'permit' THEN %(worker)s::int END
     FROM asked, verdict WHERE granted
     ON CONFLICT (key, holder) DO UPDATE SET
-        amount = EXCLUDED.amount + CASE WHEN u.expires_at > clock_timestamp() THEN u.amount ELSE 0 END,
+        amount = EXCLUDED.amount + CASE WHEN u.holder <> %(holder)s AND u.expires_at > clock_timestamp()
+                                        THEN u.amount ELSE 0 END,
         expires_at = EXCLUDED.expires_at
 )
-SELECT a.key, a.holder, s.used, granted,
-       coalesce(extract(epoch FROM coalesce(s.frees_at, a.expires_at) - a.now), 0)::float8 AS more_in_s
-FROM asked a JOIN standing s USING (key), verdict
+SELECT key, used, fits, granted,
+       coalesce(extract(epoch FROM coalesce(frees_at, expires_at) - now), 0)::float8 AS more_in_s
+FROM standing, verdict
 """
 
 
@@ -116,10 +125,11 @@ async def acquire(
     lasts_s: float = 0.0,
     time_zone: str = "UTC",
 ) -> Grant:
-    """Takes all of ``limits``, or none.
+    """Takes all of ``limits``, or none. Asked again under the same ``holder``, because the answer was lost, permits and
+    money are taken once; a call of a minute or a day counts twice then.
 
     ``holder`` names who holds the permits among them, for ``lasts_s`` seconds at most, and no longer than the worker
-    ``worker_id`` lives.
+    ``worker_id`` lives; and the money.
 
     Raises:
         Exhausted: one of them is used up.
@@ -130,7 +140,8 @@ async def acquire(
     params = {
         "lock": LOCK,
         "keys": [limit.key for limit in limits],
-        "limits": orjson.dumps([_row(limit) for limit in limits]).decode(),
+        "durable": "off" if all(limit.kind == "minute" for limit in limits) else "on",
+        "limits": orjson.dumps(limits).decode(),
         "holder": holder,
         "worker": worker_id,
         "lasts_s": lasts_s,
@@ -146,19 +157,8 @@ async def acquire(
     granted = all(row["granted"] for row in rows.values())
     standings = [_standing(limit, rows[limit.key], granted) for limit in limits if limit.key in rows]
     if not granted:
-        raise Exhausted(next(one for one in standings if one.left < one.limit.amount), standings)
-    return Grant([(key, row["holder"]) for key, row in rows.items()], standings)
-
-
-def _row(limit: Limit) -> dict[str, object]:
-    return {
-        "key": limit.key,
-        "most": limit.most,
-        "amount": limit.amount,
-        "kind": limit.kind,
-        "until": limit.until,
-        "begins": limit.begins,
-    }
+        raise Exhausted(next(one for one in standings if not rows[one.limit.key]["fits"]), standings)
+    return Grant(standings)
 
 
 def _standing(limit: Limit, row: dict[str, float], granted: bool) -> Standing:
@@ -168,23 +168,28 @@ def _standing(limit: Limit, row: dict[str, float], granted: bool) -> Standing:
 
 
 _RELEASE = """
-WITH ours AS (SELECT * FROM unnest(%(keys)s::text[], %(holders)s::text[]) AS o (key, holder))
-, freed AS (
-    DELETE FROM limit_use u USING ours o WHERE u.key = o.key AND u.holder = o.holder AND u.holder = %(holder)s
+WITH freed AS (
+    DELETE FROM limit_use WHERE holder = %(holder)s AND key = ANY(%(keys)s) RETURNING key, amount, expires_at
 )
-UPDATE limit_use u SET amount = greatest(0, u.amount + %(more)s)
-FROM ours o WHERE u.key = o.key AND u.holder = o.holder AND o.key = ANY(%(money)s) AND %(more)s::float8 <> 0
+INSERT INTO limit_use AS u (key, holder, amount, expires_at)
+SELECT key, 'all', coalesce(%(spent)s, amount), expires_at FROM freed
+WHERE key = ANY(%(money)s) AND expires_at > clock_timestamp() ORDER BY key
+ON CONFLICT (key, holder) DO UPDATE SET
+    amount = EXCLUDED.amount + CASE WHEN u.expires_at > clock_timestamp() THEN u.amount ELSE 0 END,
+    expires_at = EXCLUDED.expires_at
 """
 
 
-async def release(db: Database, grant: Grant, *, holder: str, more: float = 0.0, patience_s: float = 0.0) -> None:
-    """Gives ``holder``'s permits back, and puts right what was taken of money by ``more``."""
-    money = [one.limit.key for one in grant.standings if one.limit.key.startswith("budget/")]
-    if not grant.rows:
+async def release(
+    db: Database, limits: Sequence[Limit], *, holder: str, spent: float | None, patience_s: float = 0.0
+) -> None:
+    """Gives ``holder``'s permits back; of the money reserved ``spent`` is used, all of it where nobody knows
+    (``None``). Of what is not held nothing changes: it may be said twice."""
+    held = [limit.key for limit in limits if limit.kind == "permit" or limit.is_money]
+    if not held:
         return
-    keys, holders = zip(*grant.rows, strict=True)
-    params = {"keys": list(keys), "holders": list(holders), "holder": holder, "money": money, "more": more}
-    await db.fetch(_RELEASE, params, patience_s=patience_s)
+    money = [limit.key for limit in limits if limit.is_money]
+    await db.fetch(_RELEASE, {"holder": holder, "keys": held, "money": money, "spent": spent}, patience_s=patience_s)
 
 
 async def in_use(db: Database) -> list[dict[str, object]]:
@@ -195,7 +200,16 @@ async def in_use(db: Database) -> list[dict[str, object]]:
     )
 
 
+_SWEEP = f"""
+DELETE FROM limit_use WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM limit_use WHERE expires_at <= clock_timestamp() LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+)) RETURNING 1 AS gone
+"""  # noqa: S608 - our own constant
+
+
 async def sweep(db: Database) -> int:
     """Deletes what has run out."""
-    rows = await db.fetch("DELETE FROM limit_use WHERE expires_at <= clock_timestamp() RETURNING 1 AS gone")
-    return len(rows)
+    gone = 0
+    while rows := await db.fetch(_SWEEP):
+        gone += len(rows)
+    return gone

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import orjson
 
 request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
+#: The address that the request came from.
+address: contextvars.ContextVar[str | None] = contextvars.ContextVar("address", default=None)
 job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", default=None)
 
 #: Every event: level, and the fields it carries beside ``request_id`` and ``job_id``.
@@ -34,11 +36,18 @@ EVENTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "job.superseded": (logging.INFO, ("claim_no",)),
     "request.finished": (logging.INFO, ("method", "path", "status", "seconds", "code")),
     "request.broken": (logging.ERROR, ("method", "path")),
+    "login.succeeded": (logging.INFO, ("account", "kind")),
+    "login.failed": (logging.WARNING, ("account", "address")),
+    "login.throttled": (logging.WARNING, ("address", "again_in_s")),
+    "session.reused": (logging.WARNING, ("account", "address")),
     "sweep.finished": (logging.INFO, ("task", "removed")),
     "sweep.failed": (logging.ERROR, ("task",)),
+    "backup.finished": (logging.INFO, ("file", "bytes", "left_out", "removed")),
+    "backup.failed": (logging.ERROR, ("reason", "detail")),
     "breaker.open": (logging.WARNING, ("provider", "cause", "detail", "pause_s")),
     "breaker.closed": (logging.INFO, ("provider",)),
     "model.retiring": (logging.WARNING, ("provider", "model", "at")),
+    "scratch.left": (logging.WARNING, ()),
     "driver.broken": (logging.ERROR, ("provider",)),
     "loop.failed": (logging.ERROR, ("loop",)),
     "schedule.leading": (logging.INFO, ("holder",)),
@@ -78,12 +87,17 @@ def event(name: str, *, exc_info: bool = False, **fields: Any) -> None:
         _logger.log(level, name, extra={"fields": fields}, exc_info=exc_info)
 
 
-def setup(form: Literal["auto", "json", "text"], level: str) -> None:
-    """Sends every logger of the process to stderr; ``auto`` is text on a terminal, JSON elsewhere."""
+def chosen(form: Literal["auto", "json", "text"]) -> Literal["json", "text"]:
+    """``auto`` is text on a terminal, JSON elsewhere."""
     if form == "auto":
-        form = "text" if sys.stderr.isatty() else "json"
+        return "text" if sys.stderr.isatty() else "json"
+    return form
+
+
+def setup(form: Literal["auto", "json", "text"], level: str) -> None:
+    """Sends every logger of the process to stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Json() if form == "json" else _Text())
+    handler.setFormatter(_Json() if chosen(form) == "json" else _Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -123,5 +137,12 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%H:%M:%S")
         fields = " ".join(f"{name}={value}" for name, value in _context(record).items())
-        line = f"{clock} {record.levelname:<7} {record.getMessage()} {fields}".rstrip()
-        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        lines = [f"{clock} {record.levelname:<7} {record.getMessage()} {fields}".rstrip()]
+        if record.exc_info:
+            lines += [f"    {line}" for line in self.formatException(record.exc_info).split("\n")]
+        return "\n".join(map(_plain, lines))
+
+
+def _plain(line: str) -> str:
+    """The line without what would end it, colour it or turn it round on a terminal: escaped as Python does it."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)

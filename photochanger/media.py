@@ -1,6 +1,7 @@
 """Temporary public media: copies of a job's pictures that a provider fetches by URL while the job runs.
 
-Unguessable, of one job, dead at the job's deadline and as soon as the job is final.
+Unguessable, of one job, dead at the job's deadline and as soon as the job is final; or registered by an administrator
+for as long as a photo may take.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import asyncio
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from photochanger import images, retention
-from photochanger.db import Database, Row
+from photochanger import audit, images, retention
+from photochanger.db import Database, Row, fetch
+from photochanger.image_pool import ImagePool
 from photochanger.storage import MEDIA, Storage
 
 #: 160 bits.
@@ -50,11 +52,49 @@ async def publish(
     return media_id
 
 
+async def register(
+    db: Database,
+    storage: Storage,
+    pool: ImagePool,
+    picture: Path,
+    mime: str,
+    *,
+    max_pixels: int,
+    ttl_s: float,
+    actor: str,
+) -> Row:
+    """Writes ``picture``, a temporary file, anew as ``mime``: upright, without metadata, at most ``images.KEPT_EDGE``;
+    and moves it to where ``/public/media/{id}`` finds it for ``ttl_s`` seconds, for no job: its ``id``, ``bytes`` and
+    ``expires_at``.
+
+    Raises:
+        InvalidImage, ImageTooLarge, UnsupportedMediaType, StorageFull: nothing was stored.
+    """
+    _, _, size, _ = await pool.rewrite(picture, picture, mime, max_pixels=max_pixels)
+    media_id = secrets.token_hex(ID_BYTES)
+    key = f"{MEDIA}/{uuid4()}-{secrets.token_hex(4)}.{images.EXTENSIONS[mime]}"
+    await asyncio.to_thread(storage.adopt, picture, key, durable=False)
+    try:
+        async with db.transaction() as connection:
+            rows = await fetch(
+                connection,
+                "INSERT INTO media_object (id, storage_key, mime, bytes, expires_at) "
+                "VALUES (%(id)s, %(key)s, %(mime)s, %(bytes)s, clock_timestamp() + %(ttl_s)s * interval '1 second') "
+                "RETURNING id, mime, bytes, expires_at",
+                {"id": media_id, "key": key, "mime": mime, "bytes": size, "ttl_s": ttl_s},
+            )
+            await audit.record(connection, actor=actor, action="media.registered", target=f"media/{media_id[:8]}")
+    except BaseException:
+        await asyncio.shield(retention.delete(storage, [key], kind=MEDIA))
+        raise
+    return rows[0]
+
+
 async def find(db: Database, media_id: str) -> Row | None:
     """A media object: its ``storage_key``, ``mime``, ``bytes``, and whether it is ``live`` now."""
     rows = await db.fetch(
-        "SELECT m.storage_key, m.mime, m.bytes, m.storage_key IS NOT NULL AND NOT job.is_finalized "
-        "AND m.expires_at > clock_timestamp() AS live FROM media_object m JOIN job ON job.id = m.job_id "
+        "SELECT m.storage_key, m.mime, m.bytes, m.storage_key IS NOT NULL AND job.is_finalized IS NOT TRUE "
+        "AND m.expires_at > clock_timestamp() AS live FROM media_object m LEFT JOIN job ON job.id = m.job_id "
         "WHERE m.id = %(id)s",
         {"id": media_id},
     )

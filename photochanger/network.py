@@ -1,7 +1,8 @@
-"""This machine's address as other machines see it."""
+"""Addresses: this machine's as others see it, and whose a client's is."""
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
@@ -20,3 +21,18 @@ def address_of(host: str) -> str | None:
             return None
         address: str = probe.getsockname()[0]
     return address
+
+
+def subscriber(address: str) -> str:
+    """What one subscriber has of addresses, who may choose among them: of IPv6 a whole /64 (RFC 6177).
+
+    >>> [subscriber(one) for one in ("192.0.2.7", "2001:db8::7:1", "::ffff:192.0.2.7", "unix")]
+    ['192.0.2.7', '2001:db8::/64', '192.0.2.7', 'unix']
+    """
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))

@@ -10,6 +10,7 @@ import os
 
 from photochanger import schema, settings
 from photochanger.db import Database
+from photochanger.settings import Settings
 from photochanger.storage.local import LocalStorage
 
 
@@ -24,6 +25,11 @@ async def storage(db: Database, store: LocalStorage) -> str | None:
     if refusal := await settings.wrong_media_root(db, store):
         return refusal
     return None if os.access(store.root, os.W_OK) else f"{store.root} cannot be written"
+
+
+def room(free_bytes: int, current: Settings) -> str | None:
+    """The disk that holds the pictures keeps its reserve."""
+    return "The disk that holds the pictures is nearly full" if free_bytes < current.disk_reserve_bytes else None
 
 
 async def workers(db: Database) -> str | None:

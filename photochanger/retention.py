@@ -13,7 +13,7 @@ from uuid import UUID
 from photochanger import images, jobs, logs, metrics, settings
 from photochanger.db import Database
 from photochanger.jobs import Final
-from photochanger.storage import MEDIA, PAYLOADS, RESULTS, TEMPORARY, THUMBNAILS, Storage
+from photochanger.storage import MEDIA, PAYLOADS, RESULTS, TEMPLATES, TEMPORARY, THUMBNAILS, Storage
 
 BATCH = 500
 #: A file this old that no row knows was left by a process that died between writing and committing: longer than any
@@ -69,7 +69,17 @@ _HISTORY = """
 DELETE FROM job WHERE id IN (
     SELECT id FROM job WHERE created_at < clock_timestamp() - %(days)s * interval '1 day'
       AND is_finalized AND result_file_path IS NULL AND payload_path IS NULL
+      AND NOT EXISTS (SELECT FROM job_ended WHERE job_id = job.id)
     ORDER BY created_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
+)
+RETURNING id
+"""
+#: Those of a job go with it.
+_REGISTERED_MEDIA = """
+DELETE FROM media_object WHERE id IN (
+    SELECT id FROM media_object WHERE job_id IS NULL AND storage_key IS NULL
+      AND expires_at < clock_timestamp() - %(days)s * interval '1 day'
+    ORDER BY expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 )
 RETURNING id
 """
@@ -95,7 +105,7 @@ async def clean_originals(db: Database, storage: Storage) -> int:
 
 _MEDIA = """
 WITH gone AS MATERIALIZED (
-    SELECT m.id, m.storage_key FROM media_object m JOIN job ON job.id = m.job_id
+    SELECT m.id, m.storage_key FROM media_object m LEFT JOIN job ON job.id = m.job_id
     WHERE m.storage_key IS NOT NULL AND (m.expires_at <= clock_timestamp() OR job.is_finalized)
     ORDER BY m.expires_at LIMIT %(batch)s FOR UPDATE OF m SKIP LOCKED
 )
@@ -120,22 +130,29 @@ _KNOWN = {
     "WHERE storage_key = ANY(%(keys)s) AND job_id = ANY(%(ids)s::uuid[])",
     THUMBNAILS: "SELECT key FROM unnest(%(keys)s::text[], %(ids)s::uuid[]) AS t (key, id) "
     "JOIN job USING (id) WHERE job.result_file_path IS NOT NULL",
+    TEMPLATES: "SELECT storage_key AS key FROM template_media WHERE storage_key = ANY(%(keys)s)",
 }
 
 
 async def clean_orphans(db: Database, storage: Storage) -> int:
     """Deletes temporary files, and files whose row does not know them, once they are ``ORPHAN_AGE_S`` old."""
     removed = 0
-    for kind in (TEMPORARY, PAYLOADS, RESULTS, THUMBNAILS, MEDIA):
-        old = [key for key, age_s in await asyncio.to_thread(storage.keys, kind) if age_s > ORPHAN_AGE_S]
-        for start in range(0, len(old), BATCH):
-            keys = old[start : start + BATCH]
-            known = set()
-            if kind in _KNOWN:
-                ids = [_job_of(key) for key in keys]
-                known = {row["key"] for row in await db.fetch(_KNOWN[kind], {"keys": keys, "ids": ids})}
-            removed += await delete(storage, [key for key in keys if key not in known], kind=kind)
+    for kind in (TEMPORARY, PAYLOADS, RESULTS, THUMBNAILS, MEDIA, TEMPLATES):
+        removed += await delete(storage, await strays(db, storage, kind), kind=kind)
     return removed
+
+
+async def strays(db: Database, storage: Storage, kind: str) -> list[str]:
+    """Keys of a kind that no row knows, once their files are ``ORPHAN_AGE_S`` old."""
+    old = [key for key, age_s in await asyncio.to_thread(storage.keys, kind) if age_s > ORPHAN_AGE_S]
+    if kind not in _KNOWN:
+        return old
+    found: list[str] = []
+    for start in range(0, len(old), BATCH):
+        keys = old[start : start + BATCH]
+        rows = await db.fetch(_KNOWN[kind], {"keys": keys, "ids": [_job_of(key) for key in keys]})
+        found += set(keys).difference(row["key"] for row in rows)
+    return found
 
 
 def _job_of(key: str) -> str:
@@ -148,11 +165,13 @@ def _job_of(key: str) -> str:
 
 
 async def clean_history(db: Database) -> int:
-    """Deletes job rows, attempts and logs after ``T_job_history``."""
+    """Deletes job rows, attempts and logs after ``T_job_history``, once the statistics have counted them; and
+    registered media as long after their end."""
     days = (await settings.load(db)).t_job_history_d
     removed = 0
-    while rows := await db.fetch(_HISTORY, {"days": days, "batch": BATCH}):
-        removed += len(rows)
+    for expired in (_HISTORY, _REGISTERED_MEDIA):
+        while rows := await db.fetch(expired, {"days": days, "batch": BATCH}):
+            removed += len(rows)
     return removed
 
 

@@ -92,8 +92,11 @@ class _Walk:
                 step = self.running.pop(task)
                 try:
                     return task.result()
-                except (NotOurs, Unavailable, asyncio.CancelledError):
+                except (NotOurs, asyncio.CancelledError):
                     raise
+                except Unavailable:
+                    if not self.running:
+                        raise
                 except Exception as error:
                     await self._failed(step, error if isinstance(error, AttemptFailed) else step.broken(error))
 
@@ -121,21 +124,23 @@ class _Walk:
             rung,
             self.deadline,
             kept_s,
-            keeps_late=following is None and self.claim.options.keep_late_result,
+            keeps_late=not kept_s and self.claim.options.keep_late_result,
         )
         self.next += 1
         self.begun.append(step)
         self.running[asyncio.create_task(step.tries())] = step
 
     async def _failed(self, step: Step, failed: AttemptFailed) -> None:
-        """The next rung takes over, or is under way already.
+        """The next rung takes over, or is under way already; a hedge that fails takes nothing from the one before.
 
         Raises:
             AttemptFailed: there is none, it no longer fits, or it could not help.
         """
         following = self._at(self.next)
-        may_help = another_rung_may_help(failed.failure, step.rung)
-        if not may_help or not (self.running or (following and await self._fits(following))):
+        before = any(one.number < step.number for one in self.running.values())
+        if not before and not another_rung_may_help(failed.failure, step.rung):
+            raise failed
+        if not self.running and not (following and await self._fits(following)):
             raise failed
         await step.give_up(failed, following)
         if not self.running:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 from photochanger import images, jobs, logs, media, metrics, templates
+from photochanger.access import fit_to_tell
 from photochanger.db import RETRY_PAUSE_S, Database
 from photochanger.deadlines import STORE_S, attempt_budget_s
 from photochanger.failures import (
@@ -52,8 +54,6 @@ FETCH_S = 1.0
 ROOM_BYTES = 64 * 1024**2
 #: Seconds in the queue after which a rung that no longer fits leaves its time to the next one.
 LATE_CLAIM_S = 1.0
-#: Characters of a provider's words that are kept.
-MAX_DETAIL = 600
 
 
 @dataclass
@@ -194,16 +194,20 @@ class Step:
 
     async def clean(self, *, but: Path | None = None) -> None:
         """Deletes scratch files, all but the picture that was made, and ends temporary links."""
-        if left := [path for path in self.scratched if path != but]:
-            await asyncio.to_thread(_unlink, left)
-        if self.published:
-            with contextlib.suppress(Unavailable):  # they are dead with the job; a sweep deletes the files
+        try:
+            if left := [path for path in self.scratched if path != but]:
+                await asyncio.to_thread(_unlink, left)
+            if self.published:
                 await media.revoke(self.its.db, self.its.storage, self.published)
+        except Unavailable:  # they are dead with the job; a sweep deletes the files
+            return
+        except OSError:  # none must leave an actor, where a picture may have been made
+            logs.event("scratch.left", exc_info=True)
 
     async def not_needed(self, end: Served | BaseException) -> None:
         """Closes the attempt of a rung that ended in the same breath as the one that won."""
         if isinstance(end, Served):
-            slower = Cancelled("Another rung was quicker")
+            slower = Cancelled("Another step was quicker")
             await jobs.close_attempt(self.its.db, end.attempt, slower, picture=end.picture)
         elif isinstance(end, AttemptFailed):
             await self._close(end)
@@ -265,13 +269,15 @@ class Step:
             AttemptFailed: the provider must not be called now.
         """
         options = request.access.options
+        late_s = LATE_S if self.keeps_late else 0.0
         call = Call(
+            holder=uuid4().hex,
             provider=self.rung.provider,
             options=options,
             slot_id=self.claim.slot_id,
             slot=self.claim.options,
             price=self.times.price_of(self.rung, self.provider, options),
-            lasts_s=self.deadline - time.monotonic(),
+            lasts_s=self.deadline - time.monotonic() + late_s,
             is_paid=self.reference is not None,
         )
         until = time.monotonic() + self._budget_s() - self._usual_s(request)
@@ -321,7 +327,7 @@ class Step:
             raise
         except Exception as error:
             failure = _as_failure(error, name)
-            failure.detail = _fit_to_tell(failure.detail, request.access.key) or failure.title()
+            failure.detail = fit_to_tell(failure.detail, request.access.key) or failure.title()
             if isinstance(failure, ProviderFailure):
                 vars(failure).update(_told(failure, request.access.key))
             _observe(name, began, failure.code)
@@ -349,7 +355,7 @@ class Step:
                 ) from error
             words = f"There was no picture from {self.rung.provider} within {allowed_s:.1f} s"
             if self.next_rung_s:
-                raise ProviderError(f"{words}, and the rest is for the next rung", retryable=False) from error
+                raise ProviderError(f"{words}, and the rest is for the next step", retryable=False) from error
             raise SyncTimeout(words) from error
 
     def _budget_s(self, *, after_s: float = 0.0) -> float:
@@ -365,6 +371,7 @@ class Step:
         try:
             access = await self._patiently(lambda: self.its.access(self.provider))
             files = await self._patiently(lambda: templates.files(self.its.db, self.its.storage, self.rung.settings))
+            zone = ZoneInfo((await self._patiently(self.its.settings)).time_zone)
             await self._prepare()
         except Failure as failure:
             if _away(failure):
@@ -374,6 +381,7 @@ class Step:
             operation=self.rung.operation,
             settings=self.rung.settings,
             photo=self.its.storage.path(self.claim.payload_path),
+            came_on=self.claim.created_at.astimezone(zone).date(),
             max_pixels=self.claim.max_pixels,
             result=self.result,
             run_guarded=self._guarded,
@@ -384,7 +392,12 @@ class Step:
             reference=self.reference,
             templates=files,
             sent=self.sent,
+            begin=self._begin,
         )
+
+    def _begin(self) -> None:
+        if time.monotonic() >= self.deadline:
+            raise SyncTimeout(f"The deadline passed before {self.rung.provider} could be asked for the picture")
 
     async def _prepare(self) -> None:
         """Writes the photo as it is sent away, once: upright, stripped, scaled to ``send_edge``, a JPEG."""
@@ -394,7 +407,7 @@ class Step:
         photo = self.its.storage.path(self.claim.payload_path)
         edge = self.rung.settings["send_edge"]
         try:
-            await self._guarded(images.prepare, photo, sent, self.claim.max_pixels, edge)
+            await self._guarded(images.rewrite, photo, sent, "image/jpeg", self.claim.max_pixels, edge)
         except TimeoutError:
             raise SyncTimeout("The photo was not made ready to be sent in time") from None
         self.sent = sent
@@ -489,17 +502,10 @@ def _as_failure(error: Exception, provider: str) -> Failure:
     return InternalError(f"{type(error).__name__} in the {provider} driver; the log has the details")
 
 
-def _fit_to_tell(words: str, key: str) -> str:
-    """A provider's words without our key (some repeat it), without what no row and no log can hold, not too long."""
-    if key:
-        words = words.replace(key, "[the key]")
-    return words.encode("utf-8", "replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")[:MAX_DETAIL]
-
-
 def _told(said: Picture | ProviderFailure, key: str) -> dict[str, str]:
     """What the provider said of a picture or failure beside its words, made fit to tell."""
     found = {name: getattr(said, name) for name in ("finish_reason", "request_id", "model")}
-    return {name: _fit_to_tell(str(value), key) for name, value in found.items() if value is not None}
+    return {name: fit_to_tell(str(value), key) for name, value in found.items() if value is not None}
 
 
 _warned: set[tuple[str, str]] = set()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from photochanger.config import PROJECT
+from photochanger.config import PROJECT, ConfigError
 from photochanger.db import CONNECT_TIMEOUT_S, Database
 from photochanger.failures import Unavailable
 
@@ -36,6 +36,19 @@ def head() -> str:
     return found
 
 
+@functools.cache
+def known() -> frozenset[str]:
+    """Every migration this version knows."""
+    from alembic.script import ScriptDirectory
+
+    return frozenset(one.revision for one in ScriptDirectory.from_config(_config()).walk_revisions())
+
+
+async def server_version(db: Database) -> int:
+    """PostgreSQL's major version."""
+    return int((await db.fetch("SELECT current_setting('server_version_num')::int / 10000 AS major"))[0]["major"])
+
+
 async def current(db: Database) -> str | None:
     """The migration the database is at."""
     try:
@@ -50,9 +63,11 @@ def migrate(url: str, target: str = "head") -> None:
 
     Raises:
         Unavailable: PostgreSQL cannot be reached.
+        ConfigError: it is at a migration that this version does not know.
     """
     import sqlalchemy
     from alembic import command
+    from alembic.util import CommandError
 
     engine = sqlalchemy.create_engine(url, connect_args={"connect_timeout": CONNECT_TIMEOUT_S})
     try:
@@ -66,6 +81,8 @@ def migrate(url: str, target: str = "head") -> None:
             connection.commit()
             connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK})
             connection.commit()
+    except CommandError as error:
+        raise ConfigError(f"The database is of a newer version than this one, or of another program: {error}") from None
     except sqlalchemy.exc.OperationalError as error:
         raise Unavailable(f"The database cannot be reached: {error.orig}") from error
     finally:

@@ -18,11 +18,13 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Numeric,
+    PrimaryKeyConstraint,
+    SmallInteger,
     Text,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from photochanger.states import JobStatus
@@ -44,8 +46,9 @@ class Row(DeclarativeBase):
         datetime: DateTime(timezone=True),
         str: Text(),
         dict[str, Any]: JSONB(),
+        list[str]: ARRAY(Text()),
         Any: JSONB(),
-        Decimal: Numeric(12, 6),
+        Decimal: Numeric(18, 6),
     }
 
 
@@ -66,6 +69,68 @@ class Account(Row):
     password_hash: Mapped[str]
     must_change: Mapped[bool] = mapped_column(server_default=text("true"))
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    permissions: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    is_active: Mapped[bool] = mapped_column(server_default=text("true"))
+    #: Of the pages; NULL: the browser's.
+    language: Mapped[str | None]
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+    __table_args__ = (CheckConstraint("language IN ('en', 'ru')", name="language"),)
+
+
+class Session(Row):
+    """Somebody signed in (``sessions.py``). The tokens that name it are signed, and are nowhere in the database."""
+
+    __tablename__ = "session"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    account: Mapped[str] = mapped_column(ForeignKey("account.name", ondelete="CASCADE"), index=True)
+    kind: Mapped[str]
+    #: How often its refresh token was exchanged for the next one.
+    generation: Mapped[int] = mapped_column(server_default=text("0"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    last_used_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    revoked_at: Mapped[datetime | None]
+    address: Mapped[str]
+    user_agent: Mapped[str]
+
+    __table_args__ = (CheckConstraint("kind IN ('api', 'browser')", name="kind"),)
+
+
+class LoginFailure(Row):
+    """Somebody tried to sign in and gave a wrong password, or has one being looked at."""
+
+    __tablename__ = "login_failure"
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    account: Mapped[str]
+    address: Mapped[str]
+    at: Mapped[datetime] = mapped_column(server_default=NOW, index=True)
+
+    __table_args__ = (
+        Index("ix_login_failure_account_at", "account", "at"),
+        Index("ix_login_failure_address_at", "address", "at"),
+    )
+
+
+class Audit(Row):
+    """Who did what to what, from where (``audit.py``). No actor: nobody was signed in."""
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=NOW)
+    actor: Mapped[str | None]
+    #: Compared byte by byte, so that an index finds a prefix.
+    action: Mapped[str] = mapped_column(Text(collation="C"))
+    target: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    address: Mapped[str | None]
+    request_id: Mapped[str | None]
+
+    __table_args__ = (
+        Index("ix_audit_actor_id", "actor", "id"),
+        Index("ix_audit_action_id", "action", "id"),
+        Index("ix_audit_target_id", "target", "id"),
+    )
 
 
 class TemplateMedia(Row):
@@ -122,11 +187,15 @@ class Job(Row):
     is_finalized: Mapped[bool] = mapped_column(server_default=text("false"))
     failure_reason: Mapped[str | None]
     failure_detail: Mapped[str | None]
+    #: When it is worth coming back, where the failure says so.
+    retry_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     claimed_at: Mapped[datetime | None]
     finalized_at: Mapped[datetime | None]
     claim_no: Mapped[int] = mapped_column(server_default=text("0"))
+    #: An administrator tries the slot: no guest's picture.
+    is_test: Mapped[bool] = mapped_column(server_default=text("false"))
     #: Requests that wait for it: the one that made it, and those of the same photo that have joined.
     waiters: Mapped[int] = mapped_column(server_default=text("1"))
     #: What its attempts have cost, in the currency of the providers' prices.
@@ -168,15 +237,18 @@ class Job(Row):
         ),
         Index("ix_job_slot_id_created_at", "slot_id", "created_at"),
         Index("ix_job_created_at", "created_at"),
+        Index("ix_job_pictures", "slot_id", "created_at", postgresql_where=text("result_file_path IS NOT NULL")),
+        Index("ix_job_failures", "slot_id", "created_at", postgresql_where=text("failure_reason IS NOT NULL")),
     )
 
 
 class MediaObject(Row):
-    """A temporary public copy of a picture that a provider fetches by URL; no key: its file is gone."""
+    """A temporary public copy of a picture that a provider fetches by URL; no key: its file is gone; no job: an
+    administrator registered it."""
 
     __tablename__ = "media_object"
     id: Mapped[str] = mapped_column(primary_key=True)
-    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
     storage_key: Mapped[str | None]
     mime: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
@@ -187,6 +259,18 @@ class MediaObject(Row):
     __table_args__ = (
         Index("ix_media_object_live_expires_at", "expires_at", postgresql_where=text("storage_key IS NOT NULL")),
     )
+
+
+class GalleryShare(Row):
+    """A window in which guests may look at the pictures of a slot, or of all (``galleries.py``)."""
+
+    __tablename__ = "gallery_share"
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    slot_id: Mapped[str | None] = mapped_column(ForeignKey("slot.id"))
+    opened_by: Mapped[str]
+    opened_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    closed_at: Mapped[datetime | None]
 
 
 class Attempt(Row):
@@ -353,3 +437,78 @@ class RequestKey(Row):
     job_id: Mapped[UUID]
     payload_sha256: Mapped[str]
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class JobEnded(Row):
+    """A final job that is in no rollup yet (``stats.py``): written by the statement that ended it, deleted by the one
+    that counts it. No foreign key: it would cost every ending a look-up, and ``retention`` asks before it deletes."""
+
+    __tablename__ = "job_ended"
+    job_id: Mapped[UUID] = mapped_column(primary_key=True)
+
+
+class JobRollup(Row):
+    """How many jobs ended how within an hour or a day, and what they cost (``stats.py``)."""
+
+    __tablename__ = "job_rollup"
+    #: Empty for an hour; for a day the time zone whose day it is.
+    zone: Mapped[str] = mapped_column(primary_key=True)
+    #: Empty for all slots together.
+    slot_id: Mapped[str] = mapped_column(primary_key=True)
+    began_at: Mapped[datetime] = mapped_column(primary_key=True)
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    outcome: Mapped[str] = mapped_column(primary_key=True)
+    jobs: Mapped[int] = mapped_column(BigInteger)
+    cost: Mapped[Decimal] = mapped_column(Numeric(16, 6))
+
+    #: With everything in the index a year is read from pages that lie side by side.
+    __table_args__ = (
+        PrimaryKeyConstraint("zone", "slot_id", "began_at", "provider", "outcome", postgresql_include=["jobs", "cost"]),
+    )
+
+
+class TimeRollup(Row):
+    """How many of those jobs took a time of the histogram's bucket: in all, in the queue, at providers."""
+
+    __tablename__ = "time_rollup"
+    zone: Mapped[str] = mapped_column(primary_key=True)
+    slot_id: Mapped[str] = mapped_column(primary_key=True)
+    began_at: Mapped[datetime] = mapped_column(primary_key=True)
+    bucket: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    total: Mapped[int] = mapped_column(BigInteger)
+    queue_wait: Mapped[int] = mapped_column(BigInteger)
+    provider: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        PrimaryKeyConstraint(
+            "zone", "slot_id", "began_at", "bucket", postgresql_include=["total", "queue_wait", "provider"]
+        ),
+    )
+
+
+class StatsReset(Row):
+    """Since when a slot's own statistics are counted."""
+
+    __tablename__ = "stats_reset"
+    slot_id: Mapped[str] = mapped_column(ForeignKey("slot.id", ondelete="CASCADE"), primary_key=True)
+    at: Mapped[datetime]
+
+
+class JobSearch(Row):
+    """What a finished job is found by (``job_list.py``); written when it is rolled up, away from the photo's way."""
+
+    __tablename__ = "job_search"
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    created_at: Mapped[datetime]
+    slot_id: Mapped[str]
+    outcome: Mapped[str]
+    #: Those that were called or have served, sorted, with commas between.
+    providers: Mapped[str]
+    #: Of the camera's fields, the failure's detail, and the providers' ids of the calls.
+    words: Mapped[list[str]] = mapped_column(ARRAY(Text))
+
+    __table_args__ = (
+        Index("ix_job_search_kind", "slot_id", "outcome", "providers", "created_at", "job_id"),
+        Index("ix_job_search_created_at", "created_at", "job_id"),
+        Index("ix_job_search_words", "words", postgresql_using="gin"),
+    )

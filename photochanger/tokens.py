@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from photochanger.config import Config, ConfigError
+from photochanger.storage.local import fsync
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SIGNATURE_BYTES = 20
@@ -94,11 +95,7 @@ def add_master_key(config: Config) -> MasterKeys:
         file.flush()
         os.fsync(file.fileno())
     os.replace(whole, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # before anything is sealed under the new key
-    finally:
-        os.close(folder)
+    fsync(path.parent)  # before anything is sealed under the new key
     return master_keys(config)
 
 

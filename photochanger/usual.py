@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,21 +81,26 @@ class Times:
 
     def listing(self) -> list[tuple[str, Usual]]:
         """Everything measured, by ``provider/operation/model``."""
-        return [("/".join(filter(None, key)), usual) for key, usual in sorted(self._measured.items())]
+        return [("/".join(filter(None, key)), usual) for key, usual in sorted(self._lately(), key=lambda one: one[0])]
+
+    def _lately(self) -> Iterable[tuple[tuple[str, str, str], Usual]]:
+        return ((key, usual) for key, usual in self._measured.items() if usual.calls)
 
     def least_by_provider(self) -> dict[str, float]:
         """Seconds of each provider's quickest operation."""
         least: dict[str, float] = {}
-        for (provider, _, _), usual in self._measured.items():
+        for (provider, _, _), usual in self._lately():
             least[provider] = min(usual.p90_s, least.get(provider, usual.p90_s))
         return least
 
 
 async def load(db: Database) -> Times:
-    """What was measured lately: a rung that is not asked because it once was slow must be asked again one day."""
+    """What was measured. Times of long ago count as none: a rung that is not asked because it once was slow must be
+    asked again one day. What calls have cost stays known."""
     rows = await db.fetch(
-        "SELECT provider, operation, model, p90_s, mean_s, mean_cost::float8 AS cost, calls FROM usual_time "
-        "WHERE measured_at > clock_timestamp() - %(hours)s * interval '1 hour'",
+        "SELECT provider, operation, model, p90_s, mean_s, mean_cost::float8 AS cost, "
+        "CASE WHEN measured_at > clock_timestamp() - %(hours)s * interval '1 hour' THEN calls ELSE 0 END AS calls "
+        "FROM usual_time",
         {"hours": NEWEST_H},
     )
     return Times(

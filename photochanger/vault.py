@@ -14,9 +14,9 @@ from uuid import UUID, uuid4
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from photochanger import breakers, settings
+from photochanger import audit, breakers, settings
 from photochanger.config import ConfigError
-from photochanger.db import Database, Row
+from photochanger.db import Database, Row, fetch
 from photochanger.failures import InternalError, Unavailable
 from photochanger.tokens import MasterKeys
 
@@ -43,7 +43,11 @@ async def wrong_master_key(db: Database, keys: MasterKeys) -> str | None:
 
 async def reset(db: Database, keys: MasterKeys) -> int:
     """Forgets every stored key and whose master keys they were sealed with; how many. For lost master keys."""
-    rows = await db.fetch("DELETE FROM provider_secret RETURNING id")
+    async with db.transaction() as connection:
+        rows = await fetch(connection, "DELETE FROM provider_secret RETURNING provider")
+        for row in rows:
+            target = f"provider/{row['provider']}"
+            await audit.record(connection, actor=audit.COMMAND_LINE, action="provider_key.deleted", target=target)
     await settings.save(db, {"master_key_checks": {}})
     await adopt_master_keys(db, keys)
     return len(rows)
@@ -68,7 +72,7 @@ def _check(keys: MasterKeys, key_id: str) -> str | None:
     return hashlib.sha256(derived).hexdigest()[:32] if derived is not None else None
 
 
-async def store(db: Database, keys: MasterKeys, provider: str, secret: str) -> None:
+async def store(db: Database, keys: MasterKeys, provider: str, secret: str, *, actor: str = audit.COMMAND_LINE) -> None:
     """Seals ``secret`` as the provider's key, over the one that was there. Every process uses it from its next call on.
 
     Raises:
@@ -78,19 +82,22 @@ async def store(db: Database, keys: MasterKeys, provider: str, secret: str) -> N
     row_id = uuid4()
     data_key = os.urandom(_KEY_BYTES)
     key_id = keys.newest
-    await db.fetch(
-        "INSERT INTO provider_secret (id, provider, key_id, wrapped_key, sealed) "
-        "VALUES (%(id)s, %(provider)s, %(key_id)s, %(wrapped_key)s, %(sealed)s) "
-        "ON CONFLICT (provider) DO UPDATE SET id = EXCLUDED.id, key_id = EXCLUDED.key_id, "
-        "wrapped_key = EXCLUDED.wrapped_key, sealed = EXCLUDED.sealed, updated_at = clock_timestamp()",
-        {
-            "id": row_id,
-            "provider": provider,
-            "key_id": key_id,
-            "wrapped_key": _seal(_wrapping(keys, key_id), data_key, _bound(row_id, provider)),
-            "sealed": _seal(data_key, secret.encode(), _bound(row_id, provider)),
-        },
-    )
+    async with db.transaction() as connection:
+        await fetch(
+            connection,
+            "INSERT INTO provider_secret (id, provider, key_id, wrapped_key, sealed) "
+            "VALUES (%(id)s, %(provider)s, %(key_id)s, %(wrapped_key)s, %(sealed)s) "
+            "ON CONFLICT (provider) DO UPDATE SET id = EXCLUDED.id, key_id = EXCLUDED.key_id, "
+            "wrapped_key = EXCLUDED.wrapped_key, sealed = EXCLUDED.sealed, updated_at = clock_timestamp()",
+            {
+                "id": row_id,
+                "provider": provider,
+                "key_id": key_id,
+                "wrapped_key": _seal(_wrapping(keys, key_id), data_key, _bound(row_id, provider)),
+                "sealed": _seal(data_key, secret.encode(), _bound(row_id, provider)),
+            },
+        )
+        await audit.record(connection, actor=actor, action="provider_key.set", target=f"provider/{provider}")
     await breakers.reset(db, provider)
 
 
@@ -110,11 +117,15 @@ async def read(db: Database, keys: MasterKeys, provider: str) -> str | None:
     return _open(_data_key(keys, row), row["sealed"], _bound(row["id"], provider), provider).decode()
 
 
-async def forget(db: Database, provider: str) -> bool:
+async def forget(db: Database, provider: str, *, actor: str = audit.COMMAND_LINE) -> bool:
     """Deletes the provider's stored key; whether there was one."""
-    return bool(
-        await db.fetch("DELETE FROM provider_secret WHERE provider = %(provider)s RETURNING id", {"provider": provider})
-    )
+    async with db.transaction() as connection:
+        gone = await fetch(
+            connection, "DELETE FROM provider_secret WHERE provider = %(provider)s RETURNING id", {"provider": provider}
+        )
+        if gone:
+            await audit.record(connection, actor=actor, action="provider_key.deleted", target=f"provider/{provider}")
+    return bool(gone)
 
 
 async def listing(db: Database) -> list[Row]:

@@ -96,6 +96,7 @@ class Installation:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # under nohup the tests ignore it
         )
         lines: queue.Queue[str | None] = queue.Queue()
 
@@ -143,6 +144,11 @@ class Installation:
         found = until(find, within_s=15, what=f"a {name} process")
         assert found is not None
         return found
+
+    def decoders(self) -> list[psutil.Process]:
+        """The guarded processes of ``web``, which come from its fork server."""
+        web = self.part("web")
+        return [one for one in web.children(recursive=True) if one.ppid() != web.pid]
 
     def worker_pid(self) -> int:
         """The pid of the worker process that holds the queue's lease."""

@@ -36,6 +36,13 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"x")) + chunk(b"IEND", b"")
 
 
+def big_png() -> bytes:
+    """59 megapixels in 0.2 MB."""
+    out = io.BytesIO()
+    Image.new("RGB", (7700, 7700), "gold").save(out, "PNG")
+    return out.getvalue()
+
+
 def opened(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()

@@ -21,7 +21,7 @@ def web(config: Config) -> Iterator[str]:
     """Runs the application on a free port; its URL."""
     listening = socket.create_server(("127.0.0.1", 0))
     app = create_app(config)
-    server = Quiet(uvicorn.Config(app, lifespan="on", log_config=None, log_level="error"))
+    server = Quiet(uvicorn.Config(app, lifespan="on", log_config=None, log_level="error", proxy_headers=False))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
     until(lambda: server.started or not thread.is_alive(), within_s=10, what="the web application started")

@@ -6,19 +6,18 @@ import asyncio
 
 import falcon.asgi
 
-from photochanger import access, limits, providers, usual
+from photochanger import access, breakers, network, providers, readiness, usual
 from photochanger.admission import Admission, Coming, Work, work_of
 from photochanger.config import Config
 from photochanger.db import Database
-from photochanger.failures import Failure, RateLimited, StorageFull
-from photochanger.limits import Exhausted, Limit, Standing
+from photochanger.failures import Failure, StorageFull, Unavailable
+from photochanger.limits import Limit
 from photochanger.providers import Options, Provider
 from photochanger.settings import Fresh, Settings
 from photochanger.slots import Slot
 from photochanger.storage import Storage
 from photochanger.usual import Times
-
-_WINDOW_S = 60
+from web import rates
 
 
 class Door:
@@ -29,7 +28,8 @@ class Door:
         self._config = config
         self.admission = Admission(db)
         self._times: Fresh[Times] = Fresh(lambda: usual.load(db))
-        self._free: Fresh[int] = Fresh(lambda: asyncio.to_thread(storage.free_bytes))
+        self._closed: Fresh[set[str]] = Fresh(self._not_asked)
+        self._disk: Fresh[tuple[int, str]] = Fresh(lambda: asyncio.to_thread(_disk_of, storage))
 
     async def work_of(self, slot: Slot, current: Settings) -> Work:
         """What a photo of this slot asks of the workers."""
@@ -39,7 +39,11 @@ class Door:
             t_sync_response_s=current.t_sync_response_s,
             provider=providers.registry().get,
             options=lambda provider: self._options(provider, current),
+            closed=await self._closed.get(),
         )
+
+    async def _not_asked(self) -> set[str]:
+        return {row["provider"] for row in await breakers.standing(self._db) if row["open"] and row["left_s"] > 0}
 
     def _options(self, provider: Provider, current: Settings) -> Options:
         try:
@@ -62,12 +66,16 @@ class Door:
 
         Raises:
             RateLimited, StorageFull, NoWorkers, QueueFull: with the time after which it may come again.
-            Unavailable: PostgreSQL cannot be reached.
+            Unavailable: PostgreSQL cannot be reached, or the disk is not there.
         """
         await self._within_limits(req, resp, slot, current)
-        if await self._free.get() < current.disk_reserve_bytes:
-            raise StorageFull("The disk that holds the pictures is nearly full")
-        return await self.admission.check(work, slack_s=current.t_sync_response_s - work.need_s, is_known=is_known)
+        free_bytes, marker = await self._disk.get()
+        if current.media_marker not in (None, marker):
+            raise Unavailable("The disk that holds the pictures is not there", retry_after_s=10)
+        if full := readiness.room(free_bytes, current):
+            raise StorageFull(full)
+        slack_s = current.t_sync_response_s - work.need_s
+        return await self.admission.check(work, slot_id=slot.id, slack_s=slack_s, is_known=is_known)
 
     async def _within_limits(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, slot: Slot, current: Settings
@@ -77,30 +85,16 @@ class Door:
             for key, most in (
                 ("ingest/server", current.ingest_per_minute),
                 (f"ingest/slot/{slot.id}", current.ingest_per_minute_slot),
-                (f"ingest/address/{req.remote_addr}", current.ingest_per_minute_address),
+                (f"ingest/address/{network.subscriber(req.remote_addr)}", current.ingest_per_minute_address),
             )
             if most is not None
         ]
-        if not wanted:
-            return
-        try:
-            standings = (await limits.acquire(self._db, wanted)).standings
-        except Exhausted as short:
-            tell(resp, list(short.standings))
-            kind = short.limit.key.split("/")[1]
-            raise RateLimited(
-                f"More than {short.limit.most:g} photos a minute have come to this {kind}",
-                retry_after_s=short.retry_after_s,
-            ) from None
-        tell(resp, list(standings))
+        await rates.take(self._db, resp, wanted, what="photos")
 
 
-def tell(resp: falcon.asgi.Response, standings: list[Standing]) -> None:
-    """How the limits stand, in ``RateLimit-Policy`` and ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers)."""
-    policies, left = [], []
-    for one in standings:
-        name = one.limit.key.split("/")[1]
-        policies.append(f'"{name}";q={one.limit.most:.0f};w={_WINDOW_S}')
-        left.append(f'"{name}";r={int(one.left)};t={int(one.more_in_s) + 1}')
-    resp.set_header("RateLimit-Policy", ", ".join(policies))
-    resp.set_header("RateLimit", ", ".join(left))
+def _disk_of(storage: Storage) -> tuple[int, str]:
+    """Its free bytes, and whose it is."""
+    try:
+        return storage.free_bytes(), storage.marker()
+    except OSError:
+        return 0, ""

@@ -6,7 +6,6 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,6 @@ from photochanger.failures import (
     Cancelled,
     Failure,
     InvalidRequest,
-    ResultExpired,
-    SlotDisabled,
-    SlotNotFound,
     SyncTimeout,
     from_code,
 )
@@ -34,6 +30,7 @@ from photochanger.slots import Slot
 from photochanger.storage import PAYLOADS
 from web import problems, uploads
 from web.exchange import SCOPE_KEY, Exchange
+from web.pictures import send_file
 from web.services import Services
 from web.uploads import Upload
 from web.waiting import GRACE_S, Waiter
@@ -41,7 +38,6 @@ from web.waiting import GRACE_S, Waiter
 #: Seconds in which an Idempotency-Key answers with its job, and the characters it may have.
 IDEMPOTENCY_S = 24 * 3600.0
 MAX_KEY = 255
-READ_BYTES = 256 * 1024
 _PREFER = re.compile(r"\s*([a-z-]+)\s*(?:=\s*\"?(\d{1,9})\"?)?\s*(?:;.*)?$", re.IGNORECASE)
 
 
@@ -53,16 +49,22 @@ class Ingest:
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, slot_id: str) -> None:
         began = time.monotonic()
-        slot = await self._slot(slot_id)
+        try:
+            slot = await self._its.in_use(slot_id)
+        except Failure as failure:
+            self._its.refused.note(slot_id, failure.code)
+            raise
         provider, outcome = "none", "internal_error"
         try:
             row = await self._serve(req, resp, slot, began)
         except Failure as failure:
             outcome = failure.code
+            if not isinstance(failure, Cancelled | SyncTimeout):  # those had a job
+                self._its.refused.note(slot.id, outcome)
             raise
         else:
-            outcome = row["status"] if row else "accepted"
-            provider = ((row and row["served_by"]) or provider).partition("/")[0]
+            outcome = (row["failure_reason"] or "succeeded") if row else "accepted"
+            provider = (row and row["last_provider"]) or provider
         finally:
             metrics.INGESTS.labels(slot.id, provider, outcome).inc()
             metrics.INGEST_SECONDS.labels(slot.id).observe(time.monotonic() - began)
@@ -86,6 +88,7 @@ class Ingest:
                 max_bytes=current.max_upload_bytes,
                 max_pixels=current.max_pixels,
                 check_password=lambda given: self._check(given, current, req, slot, coming),
+                within_s=current.t_sync_response_s,
             ) as upload:
                 logs.job_id.set(str(job_id))
                 with self._its.waiting.waiter(job_id) as waiter:
@@ -107,14 +110,6 @@ class Ingest:
         """Only who knows the password takes a place in the queue."""
         await self._its.password.check(given, current.ingest_passwords, address=req.remote_addr, slot_id=slot.id)
         coming.is_known()
-
-    async def _slot(self, slot_id: str) -> Slot:
-        slot = (await self._its.slots.get()).get(slot_id)
-        if slot is None:
-            raise SlotNotFound(f"There is no slot {slot_id[:64]!r}")
-        if not slot.is_active:
-            raise SlotDisabled(f"{slot.name} is switched off")
-        return slot
 
     async def _submit(
         self,
@@ -198,11 +193,13 @@ class Ingest:
         if waiter.final.done():
             return waiter.final.result()
         if exchange.gone.is_set():
-            if slot.options.on_disconnect == "cancel" and await jobs.leave(self._its.db, waiter.job_id):
-                final = await jobs.cancel(self._its.db, waiter.job_id, detail="The camera hung up")
+            words = "The camera hung up"
+            if slot.options.on_disconnect == "cancel":
+                final = await jobs.leave(self._its.db, waiter.job_id, detail=words)
                 await retention.drop_payloads(self._its.storage, [final])
-                logs.event("job.cancelled", detail="The camera hung up")
-            raise Cancelled("The camera hung up")
+                if final is not None:
+                    logs.event("job.cancelled", detail=words)
+            raise Cancelled(words)
         return None
 
     async def _answer(
@@ -232,7 +229,7 @@ class Ingest:
 
     def _late_link(self, req: falcon.asgi.Request, row: Row, current: Settings) -> str | None:
         """Where the picture will be, if the call that still runs brings one."""
-        if row["status"] != "timed_out" or not row["keeps_late"] or not row["claim_no"]:
+        if not row["comes_late"]:
             return None
         end = row["expires_at"] + timedelta(seconds=jobs.LATE_S, hours=current.t_result_retention_h)
         return self._its.url(req, current, self._its.result_links, f"/public/results/{row['id']}", row["id"], end)
@@ -268,42 +265,6 @@ def idempotency_key(req: falcon.asgi.Request) -> str | None:
     return key
 
 
-async def send_file(
-    resp: falcon.asgi.Response, path: Path, size: int, *, start: int = 0, length: int | None = None
-) -> None:
-    """Sends ``length`` bytes of ``path`` from ``start``. The file is opened first: once opened, it is sent whole,
-    whatever a cleaner does meanwhile.
-
-    Raises:
-        ResultExpired: the file is gone.
-    """
-    length = size if length is None else length
-    try:
-        if length <= READ_BYTES * 4:
-            resp.data = await asyncio.to_thread(_read, path, start, length)
-            return
-        file = await asyncio.to_thread(path.open, "rb")
-    except FileNotFoundError:
-        raise ResultExpired() from None
-
-    async def chunks() -> AsyncIterator[bytes]:
-        with file:
-            file.seek(start)
-            left = length
-            while left and (chunk := await asyncio.to_thread(file.read, min(READ_BYTES, left))):
-                left -= len(chunk)
-                yield chunk
-
-    resp.content_length = length
-    resp.stream = chunks()
-
-
-def _read(path: Path, start: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(length)
-
-
 async def _multipart(resp: falcon.asgi.Response, row: Row, path: Path, name: str, link: str) -> None:
     """Breeze Booth's shape: a JSON block, then the picture."""
     boundary = secrets.token_hex(16)
@@ -325,7 +286,10 @@ async def _multipart(resp: falcon.asgi.Response, row: Row, path: Path, name: str
 
 def failure_of(row: Row) -> Failure:
     """Why a final job has no picture."""
-    return from_code(row["failure_reason"], row["failure_detail"] or "")
+    failure = from_code(row["failure_reason"], row["failure_detail"] or "")
+    if row["retry_at"] is not None:
+        failure.retry_after_s = max(0.0, (row["retry_at"] - row["now"]).total_seconds())
+    return failure
 
 
 def preferences(header: str | None) -> dict[str, float]:
@@ -358,20 +322,12 @@ def accepted(
     applied: dict[str, float],
 ) -> None:
     """202: where to ask, where the picture will be, where to cancel; links that are genuine until ``end``."""
-    at = f"/public/jobs/{job_id}"
-    status_url = its.url(req, current, its.status_links, at, job_id, end)
+    links = its.accepted_links(req, current, job_id, end)
     resp.status = 202
     resp.content_type = "application/json"
-    resp.data = orjson.dumps(
-        {
-            "job_id": str(job_id),
-            "status_url": status_url,
-            "result_url": its.url(req, current, its.result_links, f"/public/results/{job_id}", job_id, end),
-            "cancel_url": its.url(req, current, its.cancel_links, f"{at}/cancel", job_id, end),
-        }
-    )
+    resp.data = orjson.dumps(links)
     resp.set_header("X-Job-Id", str(job_id))
-    resp.set_header("Location", status_url)
+    resp.set_header("Location", links["status_url"])
     resp.set_header("Cache-Control", "no-store")
     resp.set_header(
         "Preference-Applied", "respond-async" if "respond-async" in applied else f"wait={applied['wait']:g}"

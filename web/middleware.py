@@ -10,6 +10,8 @@ from uuid import uuid4
 import falcon.asgi
 
 from photochanger import logs
+from photochanger.config import authority
+from photochanger.failures import InvalidRequest
 from web.services import Services
 
 _QUIET = ("/healthz", "/readyz", "/metrics", "/static")
@@ -25,6 +27,7 @@ class RequestLog:
         request_id = given if _ID.fullmatch(given) else uuid4().hex
         logs.request_id.set(request_id)
         logs.job_id.set(None)
+        logs.address.set(req.remote_addr)
         resp.set_header("X-Request-Id", request_id)
         req.context.began = time.monotonic()
         # The id of a temporary picture is all it takes to see it.
@@ -41,8 +44,18 @@ class RequestLog:
             path=req.context.path,
             status=resp.status_code,
             seconds=round(time.monotonic() - getattr(req.context, "began", time.monotonic()), 3),
-            **({"code": resp.context.code} if hasattr(resp.context, "code") else {}),
+            **({"code": resp.context.failure.code} if hasattr(resp.context, "failure") else {}),
         )
+
+
+class HostCheck:
+    """Refuses a Host that is none: links are made of it."""
+
+    async def process_request(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
+        try:
+            authority(req.netloc.encode("ascii").decode())
+        except ValueError:
+            raise InvalidRequest("The Host header is not the name of a server") from None
 
 
 class Lifespan:

@@ -17,7 +17,11 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 SlotId = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
 
 
-def _left_out(schema: dict[str, Any]) -> None:
+def _absent(value: object) -> bool:
+    return value is None
+
+
+def left_out(schema: dict[str, Any]) -> None:
     """A member that is absent, never null."""
     del schema["default"]
 
@@ -36,7 +40,7 @@ class Problem(BaseModel):
     type: Annotated[str, Field(pattern="^urn:photochanger:failure:[a-z_]+$", json_schema_extra={"format": "uri"})]
     title: Annotated[str, Field(description="The kind of failure, in words; the same for every failure of a code.")]
     status: Annotated[int, Field(ge=400, le=599, description="The HTTP status.")]
-    detail: Annotated[str, Field(description="What happened this time, in words.")]
+    detail: Annotated[str, Field(description="What happened, in words; in English, but for pages of ours.")]
     code: Annotated[
         str,
         Field(
@@ -46,15 +50,19 @@ class Problem(BaseModel):
     ]
     retryable: Annotated[bool, Field(description="Whether the same request may succeed later.")]
     job_id: UUID | SkipJsonSchema[None] = Field(
-        None, description="The job, where there is one.", json_schema_extra=_left_out
+        None, description="The job, where there is one.", json_schema_extra=left_out, exclude_if=_absent
     )
     result_url: Url | SkipJsonSchema[None] = Field(
         None,
         description="Where the picture will be, of a job that timed out while its slot keeps late results.",
-        json_schema_extra=_left_out,
+        json_schema_extra=left_out,
+        exclude_if=_absent,
     )
     errors: Annotated[list[FieldError], Field(min_length=1)] | SkipJsonSchema[None] = Field(
-        None, description="The fields that were wrong, where there are any.", json_schema_extra=_left_out
+        None,
+        description="The fields that were wrong, where there are any.",
+        json_schema_extra=left_out,
+        exclude_if=_absent,
     )
 
 
@@ -108,6 +116,7 @@ class Checks(BaseModel):
     database: Literal["ok"]
     migrations: Literal["ok"]
     storage: Literal["ok"]
+    room: Literal["ok"]
     queue: Literal["ok"]
 
 
@@ -125,14 +134,17 @@ class Health(BaseModel):
 
 
 class MediaObject(BaseModel):
-    """A temporary public copy of a picture that a provider fetches by URL while its job runs."""
+    """A temporary public copy of a picture that a provider fetches by URL while its job runs, or that an administrator
+    has registered."""
 
     id: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
-    job_id: UUID
-    url: str
+    job_id: Annotated[UUID | None, Field(description="Null: it was registered.")]
+    url: Url
     mime: Literal["image/jpeg", "image/png", "image/webp"]
     bytes: Annotated[int, Field(ge=1)]
-    expires_at: Annotated[datetime, Field(description="The job's deadline; the link ends with the job or before.")]
+    expires_at: Annotated[
+        datetime, Field(description="From this instant on the link answers 410, or as soon as its job ends.")
+    ]
 
 
 class TemplateMedia(BaseModel):

@@ -10,7 +10,7 @@ import falcon.asgi
 import orjson
 
 from photochanger import logs
-from photochanger.failures import BY_CODE, Failure, InternalError, InvalidRequest
+from photochanger.failures import BY_CODE, Failure, InternalError, InvalidRequest, VersionMismatch
 from web.exchange import SlowBody
 
 STATUS: dict[str, int] = {
@@ -108,11 +108,13 @@ def write(
     resp.content_type = MEDIA_TYPE
     resp.data = orjson.dumps(body)
     resp.set_header("Cache-Control", "no-store")
-    resp.context.code = failure.code
+    resp.context.failure = failure
     if failure.retry_after_s is not None or STATUS[failure.code] == 503:
         resp.set_header("Retry-After", str(max(1, math.ceil(failure.retry_after_s or 1))))
     if job_id:
         resp.set_header("X-Job-Id", job_id)
+    if isinstance(failure, VersionMismatch) and failure.version is not None:
+        resp.set_header("ETag", f'"{failure.version}"')
 
 
 async def on_failure(
@@ -127,7 +129,8 @@ async def on_http_error(
     req: falcon.asgi.Request, resp: falcon.asgi.Response, error: falcon.HTTPError, params: dict[str, Any]
 ) -> None:
     """Falcon's own refusals (no route, wrong method, malformed form) in our shape."""
-    failure = BY_CODE[_FALCON.get(error.status_code, InvalidRequest.code)](error.description or error.title or "")
+    words = error.description or ("" if error.status_code == 404 else error.title or "")  # "404 Not Found" says nothing
+    failure = BY_CODE[_FALCON.get(error.status_code, InvalidRequest.code)](words)
     write(resp, failure, status=error.status_code)
     for name, value in dict(error.headers or {}).items():
         resp.set_header(name, value)

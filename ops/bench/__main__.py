@@ -19,6 +19,7 @@ from ops.bench import report
 from ops.bench.arena import Arena
 from ops.bench.backlog import backlog
 from ops.bench.contenders import BUILD
+from ops.bench.history import history
 from ops.bench.ingest import ingest, million
 from ops.bench.queueing import drain, enqueue, nap50, pickup
 from ops.bench.report import Row
@@ -36,6 +37,7 @@ FIGURES: dict[str, Callable[[Arena], list[Row]]] = {
     "waiting": waiting,
     "ingest": ingest,
     "million": million,
+    "history": history,
 }
 NOT_QUICK = {"million"}
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

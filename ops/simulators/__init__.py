@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.parser import BytesParser
 from email.policy import HTTP
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import parse_qsl
 
 import uvicorn
@@ -421,9 +421,12 @@ class Quiet(uvicorn.Server):
         yield
 
 
+S = TypeVar("S", bound="Simulator")
+
+
 @contextmanager
-def serving(simulator: Simulator) -> Iterator[str]:
-    """Runs ``simulator`` in a thread on a free port of this machine; its URL."""
+def serving(simulator: S) -> Iterator[S]:
+    """Runs ``simulator`` in a thread on a free port of this machine, which its ``url`` names."""
     listening = socket.create_server(("127.0.0.1", 0))
     # asyncio does not do it for a socket of ours; without it an answer's body waits 40 ms for its head to be received.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -439,7 +442,7 @@ def serving(simulator: Simulator) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
     try:
-        yield simulator.url
+        yield simulator
     finally:
         server.should_exit = server.force_exit = True
         thread.join(10)

@@ -51,6 +51,9 @@ class Gemini(Simulator):
             return _error(400, "INVALID_ARGUMENT", f"API key not valid. Please pass a valid API key. (It was {given})")
         if match := re.fullmatch(r"/v1(?:beta)?/models/([^/:]+):generateContent", call.path):
             return await self._generate(match[1], call)
+        if re.fullmatch(r"/v1(?:beta)?/models", call.path):
+            self.note("models", call)
+            return Reply({"models": []})
         if call.path.startswith("/upload/"):
             return self._upload(call)
         if match := re.fullmatch(r"/v1(?:beta)?/(files/[^/]+)", call.path):

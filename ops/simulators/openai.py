@@ -29,12 +29,15 @@ class OpenAI(Simulator):
         self._numbers = itertools.count(1)
 
     async def answer(self, call: Call) -> Reply | str:
-        if call.path != "/v1/images/edits" or call.method != "POST":
+        if (call.path, call.method) not in (("/v1/images/edits", "POST"), ("/v1/models", "GET")):
             self.note("elsewhere", call)
             return self._error(404, "not_found", "Unknown request URL")
         if call.headers.get("authorization", "").removeprefix("Bearer ") not in self.keys:
             given = call.headers.get("authorization")
             return self._error(401, "invalid_api_key", f"Incorrect API key provided: {given}")
+        if call.method == "GET":
+            self.note("models", call)
+            return self._with_id(Reply({"object": "list", "data": []}))
         mode = self.paid("edit", call)
         await self.pause()
         if mode in _ERRORS:

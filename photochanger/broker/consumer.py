@@ -4,7 +4,9 @@ One thread (dramatiq's consumer thread) and one connection do all of it, so that
 can never race inside the process:
 
 - **claim**: one statement deletes what was acknowledged and takes, FIFO within priority, as many messages as there
-  are free threads, and of a lane with a width no more than it has room for over all workers;
+  are free threads, and of a lane with a width no more than it has room for over all workers (two that look in the
+  same instant may take more, which permits then hold back; and one may find what it could take locked by the other,
+  until its next beat);
 - **beat**: every ``BEAT_S`` the worker's row is renewed. It is the lease on everything claimed. The same statement
   gives back the rows of dead workers, and says which rows are still ours;
 - **sign of life**: the connection holds an advisory lock on the worker's id. PostgreSQL drops it the moment the
@@ -53,7 +55,10 @@ _READY = """
     FOR UPDATE SKIP LOCKED
 """
 _LANES = f"""
-wide AS ({
+in_hand AS MATERIALIZED (
+    SELECT lane, count(*) AS jobs FROM dramatiq.queue
+    WHERE state = 'consumed' AND message_id <> ALL(%(acks)s::uuid[]) GROUP BY lane
+), wide AS ({
     _READY.format(
         which="(lane <> ALL(ARRAY(SELECT name FROM dramatiq.lane)) OR lane_until <= clock_timestamp())",
         limit="%(free)s",
@@ -62,9 +67,7 @@ wide AS ({
     SELECT q.* FROM dramatiq.lane l CROSS JOIN LATERAL ({
     _READY.format(
         which="lane = l.name AND (lane_until IS NULL OR lane_until > clock_timestamp())",
-        limit='''greatest(least(%(free)s, l.width - (
-            SELECT count(*) FROM dramatiq.queue c
-            WHERE c.state = 'consumed' AND c.lane = l.name AND c.message_id <> ALL(%(acks)s::uuid[]))), 0)''',
+        limit="greatest(least(%(free)s, l.width - coalesce((SELECT jobs FROM in_hand h WHERE h.lane = l.name), 0)), 0)",
     )
 }) q
 ), ready AS (

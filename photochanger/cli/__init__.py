@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from photochanger import __version__, config, schema
-from photochanger.cli import pressure, providers
+from photochanger.cli import admins, backups, pressure, providers
 from photochanger.config import Config, ConfigError
 from photochanger.db import Database
-from photochanger.failures import Failure
+from photochanger.failures import Failure, NotFound
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,15 +27,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = config.load()
         if arguments.command == "up":
-            from photochanger.cli.up import up
-
-            return up(settings)
+            return _up(settings)
         return asyncio.run(_run(arguments, settings))
     except (ConfigError, Failure) as error:
         print(f"photochanger: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _up(settings: Config) -> int:
+    """Runs everything until it is to stop, which is no failure."""
+    with contextlib.suppress(KeyboardInterrupt):
+        from photochanger.cli.up import up
+
+        up(settings)
+    with contextlib.suppress(OSError):  # its terminal may be what has ended
+        os.write(1, b"PhotoChanger has stopped.\n")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,8 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_argument("target", nargs="?", default="head", help="a migration, head, base or -1 (default: head)")
     ingest = commands.add_parser("ingest-password", help="make a new ingest password and show it, once")
     ingest.add_argument("--grace-hours", type=float, default=24.0, help="the old one stays valid (default: 24)")
-    admin = commands.add_parser("admin-password", help="give an account a new password and show it, once")
+    admins.add_parsers(commands)
+    admin = commands.add_parser("admin-password", help="the same as: admin password [admin]")
     admin.add_argument("name", nargs="?", default="admin")
+    admin.set_defaults(action="password")
     _slot_parser(commands)
     _template_parser(commands)
     queue = commands.add_parser("queue", help="look at the queue; requeue dead letters")
@@ -55,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     settings.add_argument("changes", nargs="*", metavar="name=value", help="value as JSON")
     providers.add_parsers(commands)
     pressure.add_parsers(commands)
+    backups.add_parsers(commands)
     commands.add_parser("doctor", help="look at everything an evening needs, and say what is wrong")
     return parser
 
@@ -68,9 +82,9 @@ def _slot_parser(commands: Any) -> None:
     change.add_argument("--name")
     change.add_argument("--on", dest="is_active", action="store_true", default=None)
     change.add_argument("--off", dest="is_active", action="store_false")
-    change.add_argument("--provider", help="of a route with one rung (default: local)")
-    change.add_argument("--operation", help="of a route with one rung")
-    change.add_argument("--settings", help="of a route with one rung, as JSON")
+    change.add_argument("--provider", help="of a route with one step (default: local)")
+    change.add_argument("--operation", help="of a route with one step")
+    change.add_argument("--settings", help="of a route with one step, as JSON")
     change.add_argument("--route", help="the whole route, as JSON")
     change.add_argument("--options", help="the slot's options, as JSON")
 
@@ -88,42 +102,64 @@ async def _run(arguments: argparse.Namespace, settings: Config) -> int:
     commands = {
         "migrate": _migrate,
         "ingest-password": _ingest_password,
-        "admin-password": _admin_password,
         "slot": _slot,
         "template": _template,
         "queue": _queue,
         "settings": _settings,
     }
     opened = {
+        "admin": admins.admin,
+        "admin-password": admins.admin,
         "secrets": providers.secrets,
         "public-url": providers.public_url,
         "limits": pressure.limits,
         "cancel": pressure.cancel,
         "doctor": _doctor,
+        "backup": backups.backup,
+        "restore": backups.restore,
+        "audit": backups.audit,
     }
-    async with _database_url(settings) as url:
-        if arguments.command in opened:
-            async with _opened(url) as db:
-                return await opened[arguments.command](arguments, settings, db)
-        return await commands[arguments.command](arguments, settings, url)
+    restores = arguments.command == "restore"
+    if restores and arguments.check:
+        return backups.check(arguments.file)
+    with backups.alone(settings) if restores else contextlib.nullcontext():
+        async with _database_url(settings, make=restores) as url:
+            if arguments.command in opened:
+                async with _opened(url) as db:
+                    return await opened[arguments.command](arguments, settings, db)
+            return await commands[arguments.command](arguments, settings, url)
 
 
 @asynccontextmanager
-async def _database_url(settings: Config) -> AsyncIterator[str]:
-    """The configured or running database; else the home's embedded one, started for this command."""
-    try:
-        yield settings.require_database_url()
-        return
-    except ConfigError:
-        if not (settings.home / "pg").exists():
-            raise
+async def _database_url(settings: Config, *, make: bool = False) -> AsyncIterator[str]:
+    """The configured or running database; else the home's embedded one, started for this command. ``make``: where
+    there is none yet, too, by who has the home to itself already.
+
+    Raises:
+        ConfigError: there is none, or another command has just started it.
+    """
     from photochanger.embedded import EmbeddedPostgres
 
     server = EmbeddedPostgres(settings.home / "pg")
+    url = None
     try:
-        yield await asyncio.to_thread(server.start)
-    finally:
-        await asyncio.to_thread(server.stop)
+        url = settings.require_database_url()
+        if settings.database_url is None and not server.is_running():  # it was killed, or the power was cut
+            url = None
+    except ConfigError:
+        if not make and not server.folder.exists():
+            raise
+    if url is not None:  # outside of the ``try``: what the command itself raises is its own
+        yield url
+        return
+    from photochanger.cli.up import only_one
+
+    settings.run_dir.mkdir(exist_ok=True, mode=0o700)
+    with contextlib.nullcontext() if make else only_one(settings):  # nobody may count on a server that we stop
+        try:
+            yield await asyncio.to_thread(server.start)
+        finally:
+            await asyncio.to_thread(server.stop)
 
 
 @asynccontextmanager
@@ -162,17 +198,6 @@ async def _ingest_password(arguments: argparse.Namespace, settings: Config, url:
     return 0
 
 
-async def _admin_password(arguments: argparse.Namespace, settings: Config, url: str) -> int:
-    from photochanger import accounts
-
-    async with _opened(url) as db:
-        made = await accounts.set_admin_password(db, arguments.name)
-    if made is None:
-        raise ConfigError(f"there is no account {arguments.name}")
-    print(made)
-    return 0
-
-
 async def _doctor(arguments: argparse.Namespace, settings: Config, db: Database) -> int:
     from photochanger.cli.doctor import doctor
 
@@ -196,8 +221,8 @@ async def _slot(arguments: argparse.Namespace, settings: Config, url: str) -> in
         slot = found[arguments.id]
         if arguments.action == "set":
             slot = await slots.save(db, _changed(slot, arguments))
-            for words in slots.warnings(slot.route, await app_settings.load(db)):
-                print(f"photochanger: note: {words}", file=sys.stderr)
+            for concern in slots.warnings(slot.route, await app_settings.load(db)):
+                print(f"photochanger: note: {concern.words}", file=sys.stderr)
         print(slot.model_dump_json(indent=2))
     return 0
 
@@ -234,13 +259,18 @@ def _json(name: str, text: str) -> Any:
 
 async def _template(arguments: argparse.Namespace, settings: Config, url: str) -> int:
     from photochanger import templates
+    from photochanger.image_pool import ImagePool
     from photochanger.storage.local import LocalStorage
 
     storage = LocalStorage(settings.media)
     storage.prepare()
     async with _opened(url) as db:
         if arguments.action == "add":
-            print(await templates.add(db, storage, arguments.file, name=arguments.name or arguments.file.name))
+            if not arguments.file.is_file():
+                raise ConfigError(f"There is no file {arguments.file}")
+            name = arguments.name or arguments.file.name
+            with contextlib.closing(ImagePool(1)) as pool:
+                print(await templates.add(db, storage, pool, arguments.file, name=name))
             return 0
         for row in await templates.listing(db):
             print(f"{row['id']}  {row['width']} x {row['height']}  {row['mime']:<10}  {row['name']}")
@@ -248,12 +278,15 @@ async def _template(arguments: argparse.Namespace, settings: Config, url: str) -
 
 
 async def _queue(arguments: argparse.Namespace, settings: Config, url: str) -> int:
+    from photochanger import system
+    from photochanger.audit import COMMAND_LINE
+
     async with _opened(url) as db:
         if arguments.action == "requeue":
-            rows = await db.fetch(
-                "UPDATE dramatiq.queue SET state = 'queued', due_at = clock_timestamp(), mtime = clock_timestamp() "
-                "WHERE state = 'rejected' RETURNING message_id"
-            )
+            rows = await db.fetch("SELECT message_id AS id FROM dramatiq.queue WHERE state = 'rejected'")
+            for row in rows:
+                with contextlib.suppress(NotFound):  # somebody else was quicker
+                    await system.requeue(db, row["id"], actor=COMMAND_LINE)
             print(f"{len(rows)} requeued")
             return 0
         for row in await db.fetch(
@@ -268,6 +301,7 @@ async def _queue(arguments: argparse.Namespace, settings: Config, url: str) -> i
 
 async def _settings(arguments: argparse.Namespace, settings: Config, url: str) -> int:
     from photochanger import settings as app_settings
+    from photochanger.audit import COMMAND_LINE
     from photochanger.settings import SERVERS_OWN
 
     async with _opened(url) as db:
@@ -277,6 +311,6 @@ async def _settings(arguments: argparse.Namespace, settings: Config, url: str) -
             if not separator or name in SERVERS_OWN:
                 raise ConfigError(f"{change}: write name=value; passwords have commands of their own")
             changes[name] = _json(name, value)
-        saved = await app_settings.save(db, changes) if changes else await app_settings.load(db)
+        saved = await app_settings.save(db, changes, actor=COMMAND_LINE) if changes else await app_settings.load(db)
     print(saved.model_dump_json(indent=2, exclude=set(SERVERS_OWN)))
     return 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC
 
-from photochanger import __version__, access, breakers, readiness, settings, slots, tokens, vault
+from photochanger import __version__, access, backups, breakers, readiness, settings, slots, tokens, vault
 from photochanger import providers as drivers
 from photochanger.config import Config
 from photochanger.db import Database
@@ -31,7 +32,7 @@ async def doctor(arguments: argparse.Namespace, config: Config, db: Database) ->
         for words in found:
             print(f"      {words}")
         wrong += len(found)
-    await _told(db)
+    await _told(config, db)
     return 1 if wrong else 0
 
 
@@ -88,16 +89,27 @@ async def _slots(config: Config, db: Database) -> AsyncIterator[str]:
             except Failure as failure:
                 yield f"{slot.id}: {failure.detail}"
         try:
-            for words in slots.warnings(slots.check_route(slot.route, current), current):
-                yield f"{slot.id}: {words}"
+            for concern in slots.warnings(slots.check_route(slot.route, current), current):
+                yield f"{slot.id}: {concern.words}"
         except Failure as failure:
             yield f"{slot.id}: {failure.detail}"
 
 
-async def _told(db: Database) -> None:
+async def _backups(config: Config, db: Database) -> AsyncIterator[str]:
+    """The last one failed."""
+    last = await backups.last(db)
+    if last and "failed" in last["last_result"]:
+        at = f"{last['last_run_at'].astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        yield f"the last one, at {at}, was not made: {last['last_result']['detail']}"
+
+
+async def _told(config: Config, db: Database) -> None:
     """What is no fault and worth seeing."""
     current = await settings.load(db)
     print(f"    public address: {current.public_base_url or 'none (photochanger public-url)'}")
+    kept = backups.kept(config.backups)
+    newest = f"the newest made {kept[0].made_at:%Y-%m-%d %H:%M} UTC" if kept else "make one: photochanger backup"
+    print(f"    backups: {len(kept)} in {config.backups}; {newest}")
     allowed = ", ".join(current.allowed_private_hosts) or "none"
     print(f"    inner addresses that results may be downloaded from: {allowed}")
 
@@ -107,6 +119,7 @@ CHECKS: dict[str, Check] = {
     "pictures": _pictures,
     "master keys": _keys,
     "workers and queue": _workers,
+    "backups": _backups,
     "providers": _providers,
     "slots that are on": _slots,
 }

@@ -26,14 +26,16 @@ async def prepare(config: Config) -> Shown:
         await vault.adopt_master_keys(db, tokens.master_keys(config))
         await slots.create_first(db)
         storage = LocalStorage(config.media)
-        marker = storage.prepare()
-        known = (await settings.load(db)).media_marker
-        if known is None:
+        try:
+            if refusal := await settings.wrong_media_root(db, storage):
+                raise ConfigError(refusal)
+            marker = storage.prepare()
+        except OSError as error:
+            raise ConfigError(f"PHOTOCHANGER_MEDIA_ROOT: {config.media} cannot be used: {error.strerror}") from None
+        if (await settings.load(db)).media_marker is None:
             await settings.save(db, {"media_marker": marker})
-        elif refusal := await settings.wrong_media_root(db, storage):
-            raise ConfigError(refusal)
         async with db.transaction() as connection:
-            await settings.set_lanes(connection, await settings.load(db))
+            await settings.set_lanes(connection)
         given = config.ingest_password.get_secret_value() if config.ingest_password else None
         admin = config.admin_password.get_secret_value() if config.admin_password else None
         made_admin = await accounts.create_first_admin(db, admin)

@@ -25,9 +25,10 @@ async def limits(arguments: argparse.Namespace, config: Config, db: Database) ->
     """Shows, or closes a provider's breaker."""
     from photochanger import breakers, usual
     from photochanger import limits as used
+    from photochanger.audit import COMMAND_LINE
 
     if arguments.action == "reset":
-        was = await breakers.reset(db, arguments.provider)
+        was = await breakers.reset(db, arguments.provider, actor=COMMAND_LINE)
         print(f"{arguments.provider} is asked again" if was else f"{arguments.provider} had not failed")
         return 0
     for row in await breakers.standing(db):
@@ -42,7 +43,7 @@ async def limits(arguments: argparse.Namespace, config: Config, db: Database) ->
 
 async def cancel(arguments: argparse.Namespace, config: Config, db: Database) -> int:
     """Cancels one job."""
-    from photochanger import jobs, retention
+    from photochanger import audit, jobs, retention
     from photochanger.storage.local import LocalStorage
 
     try:
@@ -54,5 +55,6 @@ async def cancel(arguments: argparse.Namespace, config: Config, db: Database) ->
     if final is None:
         row = await jobs.find(db, job_id)
         raise ConfigError(f"it has ended already: {row['status']}" if row else "there is no such job")
+    await audit.record(db, actor=audit.COMMAND_LINE, action="job.cancelled", target=f"job/{job_id}")
     print("cancelled")
     return 0

@@ -98,16 +98,17 @@ async def _rotate(config: Config, db: Database) -> int:
 async def public_url(arguments: argparse.Namespace, config: Config, db: Database) -> int:
     """Sets the address if one is given; tries the one that is set. 1 when something stands in the way."""
     from photochanger import outside, settings
+    from photochanger.audit import COMMAND_LINE
 
     if arguments.url:
-        await settings.save(db, {"public_base_url": arguments.url})
+        await settings.save(db, {"public_base_url": arguments.url}, actor=COMMAND_LINE)
     base_url = (await settings.load(db)).public_base_url
     if base_url is None:
         raise InvalidSettings("No public address is set; give one, like https://photos.example.com")
     print(base_url)
     problems = await outside.check(base_url)
     for problem in problems:
-        print(f"  {problem}")
+        print(f"  {problem.words}")
     if not problems:
         print("  leads to this server")
     return 1 if problems else 0

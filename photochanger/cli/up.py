@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,40 +22,57 @@ import psutil
 from photochanger import accounts, logs, metrics, network, schema
 from photochanger.cli.prepare import Shown, prepare
 from photochanger.config import PROJECT, Config, ConfigError
+from photochanger.embedded import EmbeddedPostgres
 from photochanger.process import die_with_parent
 
 #: Seconds a part may take to end by itself: the longest deadline, and time to say so.
 STOP_S = 70.0
 READY_S = 60.0
 RESTART_PAUSE_S = (0.1, 1.0)
+#: Seconds between looks at whether PostgreSQL lives.
+DATABASE_LOOK_S = 1.0
 SAMPLE = PROJECT / "ops" / "sample" / "photo.jpg"
 
 
-def up(config: Config) -> int:
-    """Runs until SIGINT or SIGTERM; leaves no process, lock or socket behind."""
-    signal.signal(signal.SIGTERM, _interrupt)  # until the loop takes over: whatever was started is stopped again
+def up(config: Config) -> None:
+    """Runs until SIGINT, SIGTERM or the end of its terminal; leaves no process, lock or socket behind.
+
+    Raises:
+        KeyboardInterrupt: it was to stop before everything ran.
+    """
+    for number in _stops():  # until the loop takes over: whatever was started is stopped again
+        signal.signal(number, _interrupt)
     logs.setup(config.log_format, config.log_level)
-    config.home.mkdir(parents=True, exist_ok=True)
-    config.run_dir.mkdir(exist_ok=True, mode=0o700)
-    with _only_one(config):
+    try:
+        config.home.mkdir(parents=True, exist_ok=True)
+        config.run_dir.mkdir(exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"PHOTOCHANGER_HOME: {config.home} cannot be made: {error.strerror}") from None
+    with only_one(config):
         _check_port(config)
         _end_leftovers(config)
         server = None
         try:
             if config.database_url is None:
-                from photochanger.embedded import EmbeddedPostgres
-
                 server = EmbeddedPostgres(config.home / "pg")
                 config = config.model_copy(update={"database_url": server.start()})
             assert config.database_url is not None
             _write_private(config.run_dir / "database_url", config.database_url)
             schema.migrate(config.database_url)
-            return asyncio.run(_serve(config))
+            asyncio.run(_serve(config, server))
         finally:
+            for number in _stops():  # the loop has given them back; what is left is short, and must be done
+                signal.signal(number, signal.SIG_IGN)
             if server is not None:
                 server.stop()
             for name in ("database_url", "processes"):
                 (config.run_dir / name).unlink(missing_ok=True)
+
+
+def _stops() -> list[signal.Signals]:
+    """What stops us; a terminal's end does not when ``nohup`` has said so."""
+    heard = [signal.SIGINT, signal.SIGTERM]
+    return heard if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [*heard, signal.SIGHUP]
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -62,14 +80,15 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(config: Config) -> Iterator[None]:
+def only_one(config: Config) -> Iterator[None]:
     """The right to run this home; the kernel takes it back however the process ends."""
     with (config.run_dir / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"PhotoChanger already runs for {config.home}; a second copy needs its own PHOTOCHANGER_HOME and PORT"
+                f"PhotoChanger, or a command of it, already runs for {config.home}: wait for it, or give a second copy "
+                "its own PHOTOCHANGER_HOME and PORT"
             ) from None
         try:
             yield
@@ -113,11 +132,11 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, server: EmbeddedPostgres | None) -> None:
     shown = await prepare(config)
-    supervisor = Supervisor(config)
+    supervisor = Supervisor(config, server)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _stops():
         loop.add_signal_handler(number, supervisor.stop)
     running = asyncio.create_task(supervisor.run())
     ready = asyncio.create_task(_ready(config))
@@ -128,14 +147,14 @@ async def _serve(config: Config) -> int:
         print(_banner(config, shown), flush=True)
     ready.cancel()
     await running
-    return 0
 
 
 class Supervisor:
-    """Starts the parts, restarts what dies, stops them in order: web first, while the workers still answer it."""
+    """Starts the parts, restarts what dies; stops web first, while the workers still answer it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, server: EmbeddedPostgres | None) -> None:
         self._config = config
+        self._server = server
         self.stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -146,6 +165,7 @@ class Supervisor:
             **os.environ,
             "PHOTOCHANGER_DATABASE_URL": config.database_url,
             "PHOTOCHANGER_HOME": str(config.home),
+            "PHOTOCHANGER_LOG_FORMAT": logs.chosen(config.log_format),  # a worker's stderr is a pipe of Dramatiq's
             "PROMETHEUS_MULTIPROC_DIR": str(metrics_dir),
         }
 
@@ -155,24 +175,21 @@ class Supervisor:
 
     async def run(self) -> None:
         keepers = {name: asyncio.create_task(self._keep(name, argv)) for name, argv in self._parts().items()}
+        if self._server is not None:
+            keepers["postgresql"] = asyncio.create_task(self._keep_database(self._server))
         await self.stopping.wait()
-        for name in ("web", "worker", "scheduler"):
-            await self._end(name)
-            await keepers[name]
+        await self._end("web")
+        await asyncio.gather(self._end("worker"), self._end("scheduler"))
+        await asyncio.gather(*keepers.values())
 
     def _parts(self) -> dict[str, list[str]]:
         config = self._config
-        proxies = (
-            ["--proxy-headers", "--forwarded-allow-ips", config.trusted_proxies]
-            if config.trusted_proxies
-            else ["--no-proxy-headers"]
-        )
-        listen = f"--host {config.host} --port {config.port} --http web.protocol:Protocol"
+        listen = f"--host {config.host} --port {config.port} --http web.protocol:Protocol --no-proxy-headers"
         quiet = "--no-access-log --no-server-header --log-level warning"
         stop = f"--timeout-graceful-shutdown {STOP_S:.0f}"
         threads = f"--processes 1 --threads {config.worker_threads}"
         return {
-            "web": [*f"uvicorn web.app:app {listen} {quiet} {stop}".split(), *proxies],
+            "web": f"uvicorn web.app:app {listen} {quiet} {stop}".split(),
             "worker": f"dramatiq actors {threads} --skip-logging --worker-shutdown-timeout {STOP_S * 1000:.0f}".split(),
             "scheduler": ["actors.scheduler"],
         }
@@ -199,6 +216,16 @@ class Supervisor:
             logs.event("process.ended", process=name, pid=process.pid, status=status, restart_in_s=pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), pause)
+
+    async def _keep_database(self, server: EmbeddedPostgres) -> None:
+        """PostgreSQL is nobody's child: whether it lives is looked at every second."""
+        while not self.stopping.is_set():
+            if not server.is_running():
+                logs.event("process.ended", process="postgresql", pid=None, status=None, restart_in_s=0)
+                with contextlib.suppress(subprocess.CalledProcessError):  # its log says why; it is tried again
+                    await asyncio.to_thread(server.restart, "fast")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), DATABASE_LOOK_S)
 
     async def _start(self, argv: list[str]) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -254,22 +281,23 @@ def _reachable(host: str) -> str:
 
 def _banner(config: Config, shown: Shown) -> str:
     address = f"http://{_reachable(config.host)}:{config.port}"
-    command = f"{shlex.quote(str(Path(sys.executable).parent / 'photochanger'))}"
-    given = config.ingest_password.get_secret_value() if config.ingest_password else None
-    password = shown.ingest_password or given
+    home = f"PHOTOCHANGER_HOME={shlex.quote(str(config.home))} " if config.has_own_home else ""
+    command = f"{home}{shlex.quote(str(Path(sys.executable).parent / 'photochanger'))}"
     network_address = network.address_of(config.host)
     elsewhere = f"   (in this network: http://{network_address}:{config.port})" if network_address else ""
-    admin = (
-        f"{accounts.FIRST_ADMIN} / {shown.admin_password}   (shown only now)"
-        if shown.admin_password
-        else f"{accounts.FIRST_ADMIN}; a new password: {command} admin-password"
-    )
-    ingest = (
-        f"{shown.ingest_password}   (shown only now)"
-        if shown.ingest_password
-        else ("as set by PHOTOCHANGER_INGEST_PASSWORD" if given else f"a new one: {command} ingest-password")
-    )
-    send = shlex.quote(f"password={password}") if password else "password=YOUR-INGEST-PASSWORD"
+    # What the environment has brought may be nobody's to read here.
+    if config.ingest_password:
+        ingest, send = "as set by PHOTOCHANGER_INGEST_PASSWORD", '"password=$PHOTOCHANGER_INGEST_PASSWORD"'
+    elif shown.ingest_password:
+        ingest, send = f"{shown.ingest_password}   (shown only now)", shlex.quote(f"password={shown.ingest_password}")
+    else:
+        ingest, send = f"a new one: {command} ingest-password", "password=YOUR-INGEST-PASSWORD"
+    if not shown.admin_password:
+        admin = f"{accounts.FIRST_ADMIN}; a new password: {command} admin-password"
+    elif config.admin_password:
+        admin = f"{accounts.FIRST_ADMIN}, with the password that PHOTOCHANGER_ADMIN_PASSWORD has set"
+    else:
+        admin = f"{accounts.FIRST_ADMIN} / {shown.admin_password}   (shown only now)"
     curl = f"curl -f -F {send} -F {shlex.quote(f'fileToUpload=@{SAMPLE}')} {address}/ingest/slot-001 -o changed.jpg"
     return (
         f"\nPhotoChanger is ready.\n\n"

@@ -7,18 +7,21 @@ system comes with the request. Foreign exceptions are translated to ``ProviderFa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import ipaddress
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from photochanger import images
 from photochanger.config import http_address
-from photochanger.failures import ImageTooLarge, InvalidImage, ProviderBadOutput, UnsupportedMediaType
+from photochanger.failures import Concern, ImageTooLarge, InvalidImage, ProviderBadOutput, UnsupportedMediaType
 
 #: What our own encoder writes for a guest.
 Output = Literal["image/jpeg", "image/png", "image/webp"]
@@ -26,10 +29,25 @@ _UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 #: A template's id in an operation's settings; forms draw a picker for it.
 TemplateId = Annotated[str, Field(pattern=_UUID, json_schema_extra={"format": "template"})]
 #: An amount of money, in the currency the provider bills in.
-Price = Annotated[float, Field(ge=0)]
+Price = Annotated[float, Field(ge=0, le=1e9)]
 
 
-BaseUrl = Annotated[str, AfterValidator(http_address)]
+def _fit_for_a_key(address: str, info: ValidationInfo) -> str:
+    """An address that a provider's key may be sent to: nobody reads along there. Looked at when it is saved, in the
+    context of the ``host:port`` pairs that the administrator has named."""
+    if info.context is None:
+        return address
+    parts = urlsplit(address)
+    place = f"{parts.hostname}:{parts.port or 80}"
+    is_here = parts.hostname == "localhost"
+    with contextlib.suppress(ValueError):  # it is a name
+        is_here = is_here or ipaddress.ip_address(parts.hostname or "").is_loopback
+    if parts.scheme == "https" or is_here or place in info.context:
+        return address
+    raise ValueError(f"It must be https, since the key is sent there; or name {place} in allowed_private_hosts")
+
+
+BaseUrl = Annotated[str, AfterValidator(http_address), AfterValidator(_fit_for_a_key)]
 
 
 class Options(BaseModel):
@@ -44,8 +62,8 @@ class CallOptions(Options):
     slot's budget before the call."""
 
     max_concurrent: Annotated[int, Field(ge=1, le=1000)] | None = 16
-    calls_per_minute: Annotated[int, Field(ge=1)] | None = None
-    calls_per_day: Annotated[int, Field(ge=1)] | None = None
+    calls_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    calls_per_day: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     prices: dict[str, Price] = {}
 
 
@@ -110,6 +128,8 @@ class Access:
     key: str = field(repr=False)
     options: Any
     public_base_url: str | None = None
+    #: What a US dollar is worth in the currency that costs are counted in.
+    usd_rate: float = 1.0
     #: ``host:port`` pairs that downloads may reach although they are not on the public internet.
     private_hosts: frozenset[str] = frozenset()
 
@@ -126,19 +146,21 @@ class Template:
 class Request:
     """One photo to transform.
 
-    ``photo`` is the file as it was uploaded (untrusted: decode it only through ``run_guarded``), ``sent_photo`` what an
-    operation with the setting ``send_edge`` sends away; ``result`` is where the picture is to be written, on the
-    store's own file system; ``scratch`` names a fresh temporary file there, deleted after the call. ``templates`` are
-    pictures by the setting that names them.
+    ``photo`` is the file as it was uploaded (untrusted: decode it only through ``run_guarded``), ``came_on`` the day on
+    which it came, by the studio's clock, ``sent_photo`` what an operation with the setting ``send_edge`` sends away;
+    ``result`` is where the picture is to be written, on the store's own file system; ``scratch`` names a fresh
+    temporary file there, deleted after the call. ``templates`` are pictures by the setting that names them.
 
     ``publish`` gives a scratch file of a MIME type a temporary public URL. ``remember`` saves the provider's own id
     of what it is being paid for, and the price; after a crash, or in another try, it comes back as ``reference`` until
-    ``None`` is saved.
+    ``None`` is saved. ``begin`` is called before the request that costs money, where others went before it: past the
+    job's deadline it raises.
     """
 
     operation: str
     settings: Mapping[str, Any]
     photo: Path
+    came_on: date
     max_pixels: int
     result: Path
     run_guarded: RunGuarded
@@ -149,6 +171,7 @@ class Request:
     reference: str | None = None
     templates: Mapping[str, Sequence[Template]] = field(default_factory=dict)
     sent: Path | None = None
+    begin: Callable[[], None] = lambda: None
 
     @property
     def sent_photo(self) -> Path:
@@ -160,7 +183,7 @@ class Request:
 @dataclass(frozen=True)
 class Picture:
     """A picture for the guest, written by our own encoder from decoded pixels: its file, MIME type, size in pixels
-    and bytes, SHA-256 in hex; and what the provider said of it. ``cost``: in the currency of the provider's prices."""
+    and bytes, SHA-256 in hex; and what the provider said of it. ``cost``: in the currency that the settings name."""
 
     path: Path
     mime: str
@@ -179,6 +202,8 @@ class Provider(Protocol):
     """A driver. It derives from this, and says only what it does otherwise."""
 
     name: str
+    #: What people call it, by language.
+    title: Mapping[str, str]
     operations: Mapping[str, Operation]
     options: type[Options] = Options
     needs_key: bool = True
@@ -197,7 +222,7 @@ class Provider(Protocol):
         """Why these settings cannot work, beyond what their schema says: the field, and words."""
         return ()
 
-    def concerns(self, settings: Mapping[str, Any], options: Any) -> Sequence[str]:
+    def concerns(self, settings: Mapping[str, Any], options: Any) -> Sequence[Concern]:
         """What an administrator should know about settings that work."""
         return ()
 
@@ -209,6 +234,14 @@ class Provider(Protocol):
             InvalidImage: the photo cannot be decoded.
         """
         ...
+
+    async def check(self, access: Access) -> None:
+        """Tries key and address with a call that costs nothing.
+
+        Raises:
+            ProviderFailure: they are not right; in an operator's words.
+        """
+        return None
 
     async def close(self) -> None:
         """Closes what is kept open between calls."""

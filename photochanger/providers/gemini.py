@@ -22,6 +22,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from photochanger.failures import (
+    Concern,
     InvalidSettings,
     ProviderAuth,
     ProviderBadOutput,
@@ -32,6 +33,7 @@ from photochanger.failures import (
     ProviderRefused,
 )
 from photochanger.providers import (
+    Access,
     BaseUrl,
     CallOptions,
     Operation,
@@ -45,7 +47,7 @@ from photochanger.providers import (
     finished,
     saved,
 )
-from photochanger.providers.wire import Bounded, unreached
+from photochanger.providers.wire import Bounded, json_object, tried, unreached
 
 #: What the models read, as Google's image understanding page lists it.
 _INPUT = frozenset({"image/jpeg", "image/png", "image/webp", "image/heic", "image/heif"})
@@ -161,6 +163,7 @@ class Gemini(Provider):
     """``style_transfer``, ``image_edit`` and ``identity_transfer``."""
 
     name = "gemini"
+    title: Mapping[str, str] = {"en": "Gemini", "ru": "Gemini"}
     options: type[Options] = GeminiOptions
     usual_s = 8.0
     operations: Mapping[str, Operation] = {
@@ -188,7 +191,7 @@ class Gemini(Provider):
     def refusals(self, settings: Mapping[str, Any], options: GeminiOptions) -> Sequence[tuple[str, str]]:
         model = options.models.get(settings["model"])
         if model is None:
-            return [("model", f"is not in the catalogue; choose one of: {', '.join(options.models)}")]
+            return [("model", f"This is not in the catalogue; choose one of: {', '.join(options.models)}")]
         found = []
         for field, allowed in (("aspect_ratio", model.aspect_ratios), ("image_size", model.image_sizes)):
             value = settings.get(field)
@@ -197,9 +200,12 @@ class Gemini(Provider):
                 found.append((field, f"{settings['model']} {words}"))
         return found
 
-    def concerns(self, settings: Mapping[str, Any], options: GeminiOptions) -> list[str]:
-        model = options.models.get(settings["model"])
-        return [f"{settings['model']} is about to be retired by Google"] if model and model.retiring else []
+    def concerns(self, settings: Mapping[str, Any], options: GeminiOptions) -> list[Concern]:
+        name = settings["model"]
+        model = options.models.get(name)
+        if model is None or not model.retiring:
+            return []
+        return [Concern("retiring", f"{name} is about to be retired by Google", {"model": name})]
 
     async def transform(self, request: Request, budget_s: float) -> Picture:
         photo = request.sent_photo
@@ -209,12 +215,23 @@ class Gemini(Provider):
         async with self._client(request) as client, self._parts(client, request, pictures) as parts:
             model = request.settings["model"]
             contents, config = [*parts, request.settings["prompt"]], _config(request, budget_s)
+            request.begin()
             try:
                 answer = await client.aio.models.generate_content(model=model, contents=contents, config=config)
             except Exception as error:
                 raise _translated(error) from error
-        data, said = _picture(answer, request.access.options.models.get(model) or GeminiModel(), model)
+        known = request.access.options.models.get(model) or GeminiModel()
+        data, said = _picture(answer, known, model, usd_rate=request.access.usd_rate)
         return await finished(request, await saved(request, data), **said)
+
+    async def check(self, access: Access) -> None:
+        url = f"{access.options.base_url}/{access.options.api_version}/models"
+        response = await tried("Gemini", "GET", url, {"x-goog-api-key": access.key}, params={"pageSize": "1"})
+        if response.status_code != 200:
+            error = (json_object(response.content) or {}).get("error")
+            said = error if isinstance(error, dict) else {}
+            words = str(said.get("message") or ""), _details({"error": said})
+            raise _refusal(response.status_code, str(said.get("status") or ""), *words)
 
     async def close(self) -> None:
         if self._open is not None:
@@ -373,7 +390,7 @@ async def _delete(client: Any, uploads: Sequence[asyncio.Task[Any]]) -> None:
 # -- answers and errors ----------------------------------------------------------------------------------------------
 
 
-def _picture(answer: Any, model: GeminiModel, asked: str) -> tuple[bytes, dict[str, Any]]:
+def _picture(answer: Any, model: GeminiModel, asked: str, *, usd_rate: float) -> tuple[bytes, dict[str, Any]]:
     """The picture's bytes, and what was said of it.
 
     Raises:
@@ -385,7 +402,7 @@ def _picture(answer: Any, model: GeminiModel, asked: str) -> tuple[bytes, dict[s
         "model": answer.model_version or asked,
         "request_id": answer.response_id,
         "finish_reason": reason,
-        "cost": _cost(answer.usage_metadata, model),
+        "cost": _cost_usd(answer.usage_metadata, model) * usd_rate,
         "model_retires_at": _retirement(answer),
     }
     parts = (candidate.content.parts or []) if candidate and candidate.content else []
@@ -418,7 +435,7 @@ def _retirement(answer: Any) -> datetime | None:
     return status.retirement_time if status else None
 
 
-def _cost(usage: Any, model: GeminiModel) -> float:
+def _cost_usd(usage: Any, model: GeminiModel) -> float:
     if usage is None:
         return 0.0
     read = usage.prompt_token_count or 0

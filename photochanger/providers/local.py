@@ -6,7 +6,7 @@ Useful by itself, as the demonstration, and as the last rung of a route: the gue
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -55,6 +55,7 @@ class Local(Provider):
     """``filter``, ``frame`` and ``original``. Pixels are touched in a guarded process only."""
 
     name = "local"
+    title: Mapping[str, str] = {"en": "Built-in", "ru": "Встроенный"}
     needs_key = False
     #: A 12-megapixel photo decodes, turns and encodes in about 0.4 s on one core; twice that leaves room.
     usual_s = 0.8
@@ -72,6 +73,7 @@ class Local(Provider):
                 request.operation,
                 dict(request.settings),
                 request.photo,
+                request.came_on,
                 templates[0].path if templates else None,
                 request.result,
                 request.max_pixels,
@@ -83,7 +85,13 @@ class Local(Provider):
 
 
 def _make(
-    operation: str, settings: dict[str, Any], photo: Path, template: Path | None, result: Path, max_pixels: int
+    operation: str,
+    settings: dict[str, Any],
+    photo: Path,
+    came_on: date,
+    template: Path | None,
+    result: Path,
+    max_pixels: int,
 ) -> Picture:
     """Decodes, transforms, encodes and writes; runs in a guarded process."""
     picture = images.decode(photo, max_pixels=max_pixels)
@@ -91,7 +99,8 @@ def _make(
     if operation == "filter":
         picture = apply_filter(picture, FilterSettings.model_validate(settings))
     elif operation == "frame":
-        picture = apply_frame(picture, FrameSettings.model_validate(settings), template, max_pixels=max_pixels)
+        given = FrameSettings.model_validate(settings)
+        picture = apply_frame(picture, given, template, came_on=came_on, max_pixels=max_pixels)
     picture.info = {"icc_profile": profile} if profile else {}
     mime = settings.get("output", "image/jpeg")
     return Picture(result, mime, *images.write(picture, result, mime))
@@ -108,8 +117,11 @@ def apply_filter(photo: Image.Image, settings: FilterSettings) -> Image.Image:
     return changed
 
 
-def apply_frame(photo: Image.Image, settings: FrameSettings, template: Path | None, *, max_pixels: int) -> Image.Image:
-    """The photo in the window of a frame: the template's transparent part, or a white card's middle."""
+def apply_frame(
+    photo: Image.Image, settings: FrameSettings, template: Path | None, *, came_on: date, max_pixels: int
+) -> Image.Image:
+    """The photo in the window of a frame: the template's transparent part, or a white card's middle; below it the
+    caption and, where it is wanted, the day on which the photo came."""
     if template is None:
         margin = round(min(photo.size) * 0.05)
         bottom = margin * 4 if settings.caption or settings.date else margin
@@ -132,7 +144,7 @@ def apply_frame(photo: Image.Image, settings: FrameSettings, template: Path | No
         fitted = ImageOps.pad(colour, size, Image.Resampling.LANCZOS, color="white")
     canvas.paste(fitted, window[:2])
     canvas.paste(frame, mask=frame.getchannel("A"))
-    words = " · ".join(filter(None, (settings.caption, _today() if settings.date else "")))
+    words = " · ".join(filter(None, (settings.caption, f"{came_on:%d.%m.%Y}" if settings.date else "")))
     if words:
         _write(canvas, words, below=window[3])
     return canvas
@@ -160,10 +172,6 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size)
     assert isinstance(font, ImageFont.FreeTypeFont)
     return font
-
-
-def _today() -> str:
-    return datetime.now(UTC).astimezone().strftime("%d.%m.%Y")
 
 
 def _grayscale(photo: Image.Image) -> Image.Image:

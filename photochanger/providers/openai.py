@@ -19,11 +19,11 @@ from photochanger.failures import (
     ProviderAuth,
     ProviderBadOutput,
     ProviderError,
-    ProviderNoImage,
     ProviderQuota,
     ProviderRefused,
 )
 from photochanger.providers import (
+    Access,
     BaseUrl,
     CallOptions,
     Operation,
@@ -37,7 +37,7 @@ from photochanger.providers import (
     finished,
     saved,
 )
-from photochanger.providers.wire import client, json_object, retry_after_s, unreached
+from photochanger.providers.wire import client, json_object, retry_after_s, tried, unreached
 
 _INPUT = frozenset({"image/jpeg", "image/png", "image/webp"})
 MAX_INPUT_BYTES = 50_000_000
@@ -94,6 +94,7 @@ class OpenAI(Provider):
     """``image_edit``."""
 
     name = "openai"
+    title: Mapping[str, str] = {"en": "OpenAI", "ru": "OpenAI"}
     options: type[Options] = OpenAIOptions
     usual_s = 20.0
     operations: Mapping[str, Operation] = {
@@ -119,11 +120,11 @@ class OpenAI(Provider):
     def refusals(self, settings: Mapping[str, Any], options: OpenAIOptions) -> Sequence[tuple[str, str]]:
         model = options.models.get(settings["model"])
         if model is None:
-            return [("model", f"is not in the catalogue; choose one of: {', '.join(options.models)}")]
+            return [("model", f"This is not in the catalogue; choose one of: {', '.join(options.models)}")]
         if settings.get("size") and settings["size"] not in model.sizes:
             return [("size", f"{settings['model']} takes one of: {', '.join(model.sizes)}")]
         if settings.get("compression") is not None and settings["output"] == "image/png":
-            return [("compression", "goes with JPEG and WebP only")]
+            return [("compression", "It goes with JPEG and WebP only")]
         return []
 
     async def transform(self, request: Request, budget_s: float) -> Picture:
@@ -149,8 +150,16 @@ class OpenAI(Provider):
         if answer is None:
             raise ProviderBadOutput("OpenAI answered with something that is not its JSON", request_id=request_id)
         model = request.access.options.models.get(request.settings["model"]) or OpenAIModel()
-        said = {"model": request.settings["model"], "request_id": request_id, "cost": _cost(answer, model)}
+        cost = _cost_usd(answer, model) * request.access.usd_rate
+        said = {"model": request.settings["model"], "request_id": request_id, "cost": cost}
         return await finished(request, await saved(request, await asyncio.to_thread(_picture, answer, said)), **said)
+
+    async def check(self, access: Access) -> None:
+        headers = {"Authorization": f"Bearer {access.key}"}
+        response = await tried("OpenAI", "GET", f"{access.options.base_url}/models", headers)
+        if response.status_code != 200:
+            request_id = response.headers.get("x-request-id")
+            raise _failure(response, json_object(response.content) or {}, request_id)
 
     async def close(self) -> None:
         if self._http is not None:
@@ -186,14 +195,14 @@ def _picture(answer: Mapping[str, Any], said: Mapping[str, Any]) -> bytes:
     first = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else {}
     encoded = first.get("b64_json")
     if not encoded:
-        raise ProviderNoImage("OpenAI answered without a picture", **said)
+        raise ProviderRefused("OpenAI answered without a picture", **said)  # its other way to refuse one
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, TypeError, ValueError):
         raise ProviderBadOutput("OpenAI's picture is not base64", **said) from None
 
 
-def _cost(answer: Mapping[str, Any], model: OpenAIModel) -> float:
+def _cost_usd(answer: Mapping[str, Any], model: OpenAIModel) -> float:
     usage = answer.get("usage")
     tokens = usage if isinstance(usage, dict) else {}
     read, written = (tokens.get(name) or 0 for name in ("input_tokens", "output_tokens"))

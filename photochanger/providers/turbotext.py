@@ -23,6 +23,7 @@ from photochanger.failures import (
     ProviderRefused,
 )
 from photochanger.providers import (
+    Access,
     BaseUrl,
     CallOptions,
     Operation,
@@ -42,6 +43,7 @@ from photochanger.providers.wire import (
     download,
     json_object,
     retry_after_s,
+    tried,
     unreached,
 )
 
@@ -49,7 +51,8 @@ _INPUT = frozenset({"image/jpeg", "image/png", "image/webp"})
 
 
 class TurbotextOptions(CallOptions):
-    """The provider's own settings. ``prices`` in roubles; yours are on Turbotext's price page."""
+    """The provider's own settings. ``prices``, which Turbotext's price page has in roubles, are to be
+    given in the settings' currency."""
 
     base_url: BaseUrl = "https://www.turbotext.ru/api_ai"
     #: Hosts whose results are downloaded, with their subdomains.
@@ -71,7 +74,7 @@ class TurbotextImageEditSettings(SentPictureSettings):
         "", title="Negative prompt", description="At most 80 words."
     )
     original_language: Annotated[str, Field(pattern="^[a-z]{2}$")] = Field("ru", title="Language of the prompt")
-    user_id: Annotated[int, Field(ge=1)] = Field(1, title="User number")
+    user_id: Annotated[int, Field(ge=1, le=2**53)] = Field(1, title="User number")
 
 
 class TurbotextStyleTransferSettings(SentPictureSettings):
@@ -92,6 +95,7 @@ class Turbotext(Provider):
     """``image_edit``, ``style_transfer`` and ``identity_transfer``."""
 
     name = "turbotext"
+    title: Mapping[str, str] = {"en": "Turbotext", "ru": "Turbotext"}
     options: type[Options] = TurbotextOptions
     usual_s = 15.0
     operations: Mapping[str, Operation] = {
@@ -179,6 +183,12 @@ class Turbotext(Provider):
                     raise  # rather than be cut off: the cause is kept
                 await asyncio.sleep(access.options.poll_s)
 
+    async def check(self, access: Access) -> None:
+        # There is no call for it: a result that cannot be there is asked for, which costs nothing.
+        url, headers = f"{access.options.base_url}/{_METHODS['image_edit']}", {"Authorization": f"Bearer {access.key}"}
+        fields = {"do": "get_result", "queueid": "0"}
+        _understood(await tried("Turbotext", "POST", url, headers, data=fields))
+
     async def _ask(
         self, request: Request, method: str, fields: Mapping[str, str], *, timeout: httpx.Timeout = TIMEOUT
     ) -> dict[str, Any]:
@@ -194,21 +204,26 @@ class Turbotext(Provider):
             )
         except httpx.HTTPError as error:
             raise unreached("Turbotext", error) from error
-        answer = json_object(response.content)
-        status = response.status_code
-        said = str((answer or {}).get("error", ""))
-        if status in (401, 403):
-            raise ProviderAuth(f"Turbotext does not accept the key: {status} {said}".strip())
-        if status == 429:
-            raise ProviderQuota(
-                f"Turbotext takes no more calls just now: {said or status}",
-                retry_after_s=retry_after_s(response.headers),
-            )
-        if status != 200:
-            raise ProviderError(f"Turbotext failed with status {status} {said}".strip())
-        if answer is None:
-            raise ProviderBadOutput("Turbotext answered with something that is not its JSON")
-        return answer
+        return _understood(response)
+
+
+def _understood(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object that Turbotext answered with."""
+    answer = json_object(response.content)
+    status = response.status_code
+    said = str((answer or {}).get("error", ""))
+    if status in (401, 403):
+        raise ProviderAuth(f"Turbotext does not accept the key: {status} {said}".strip())
+    if status == 429:
+        raise ProviderQuota(
+            f"Turbotext takes no more calls just now: {said or status}",
+            retry_after_s=retry_after_s(response.headers),
+        )
+    if status != 200:
+        raise ProviderError(f"Turbotext failed with status {status} {said}".strip())
+    if answer is None:
+        raise ProviderBadOutput("Turbotext answered with something that is not its JSON")
+    return answer
 
 
 _METHODS = {

@@ -11,7 +11,7 @@ import contextlib
 import ipaddress
 import json
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +31,8 @@ CONNECT_S = 5.0
 #: Seconds without a byte after which what may be asked again is asked again: a poll, a download.
 STALL_S = 5.0
 CHUNK_BYTES = 1024**2
+#: Seconds in which a key is tried.
+TRY_S = 10.0
 #: The budget cuts a call, nothing else: a limit of a driver's own once beat the deadline and explained nothing.
 TIMEOUT = httpx.Timeout(None, connect=CONNECT_S)
 #: For what costs nothing to ask again.
@@ -85,6 +87,21 @@ class _Capped(httpx.AsyncByteStream):
 def client(max_bytes: int = MAX_ANSWER_BYTES) -> httpx.AsyncClient:
     """An httpx client for a provider's API: bounded answers, no redirects, no retries, no limit but the budget."""
     return httpx.AsyncClient(transport=Bounded(max_bytes), follow_redirects=False, timeout=TIMEOUT)
+
+
+async def tried(provider: str, method: str, url: str, headers: Mapping[str, str], **more: Any) -> httpx.Response:
+    """One call that costs nothing, to see whether a key and an address are right.
+
+    Raises:
+        ProviderError, ProviderBadOutput: nothing sensible answers there.
+    """
+    try:
+        async with client(MAX_TALK_BYTES) as http, asyncio.timeout(TRY_S):
+            return await http.request(method, url, headers=headers, **more)
+    except httpx.HTTPError as error:
+        raise unreached(provider, error) from error
+    except TimeoutError as error:
+        raise ProviderError(f"{provider} did not answer within {TRY_S:g} s") from error
 
 
 def unreached(provider: str, error: httpx.HTTPError) -> ProviderError | ProviderBadOutput:

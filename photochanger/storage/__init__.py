@@ -41,6 +41,10 @@ class Storage(Protocol):
         """Deletes ``key``; False when it was not there."""
         ...
 
+    def marker(self) -> str:
+        """Which store this is; empty where there is none."""
+        ...
+
     def free_bytes(self) -> int:
         """Bytes that may still be written."""
         ...

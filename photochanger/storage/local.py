@@ -27,13 +27,19 @@ class LocalStorage:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         for kind in KINDS:
             (self.root / kind).mkdir(exist_ok=True, mode=0o700)
-        marker = self.root / MARKER
+        if not self.marker():
+            made = self.temporary()
+            made.write_text(uuid.uuid4().hex)
+            fsync(made)
+            os.replace(made, self.root / MARKER)
+        return self.marker()
+
+    def marker(self) -> str:
+        """Which media root this is; empty where there is none, as when its disk is not mounted."""
         try:
-            with marker.open("x") as file:
-                file.write(uuid.uuid4().hex)
-        except FileExistsError:
-            pass
-        return marker.read_text().strip()
+            return (self.root / MARKER).read_text().strip()
+        except OSError:
+            return ""
 
     def temporary(self) -> Path:
         return self.root / TEMPORARY / uuid.uuid4().hex
@@ -42,10 +48,10 @@ class LocalStorage:
         target = self.path(key)
         try:
             if durable:
-                _fsync(temporary)
+                fsync(temporary)
             os.replace(temporary, target)
             if durable:
-                _fsync(target.parent)
+                fsync(target.parent)
         except OSError as error:
             raise full_or(error) from error
 
@@ -92,7 +98,8 @@ def full_or(error: OSError) -> Exception:
     return error
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Makes what was written to a file, or which files a folder has, outlast a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

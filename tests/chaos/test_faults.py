@@ -81,10 +81,10 @@ def test_the_worker_killed_every_two_seconds(installation: Installation) -> None
 
 
 @pytest.mark.parametrize("failpoint", ["file-written", "committed"])
+@pytest.mark.parametrize("times", [12, pytest.param(50, marks=pytest.mark.full)])
 def test_killed_between_file_and_commit_and_between_commit_and_acknowledgement(
-    database_url: str, tmp_path: Path, failpoint: str
+    database_url: str, tmp_path: Path, failpoint: str, times: int
 ) -> None:
-    times = 50
     with Installation(
         tmp_path / "home", database_url=database_url, env={"PHOTOCHANGER_FAILPOINT": f"{failpoint}={tmp_path}"}
     ) as running:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from ops.simulators import KEY
+from ops.simulators import KEY, serving
 from ops.simulators.gemini import Gemini
 from ops.simulators.turbotext import Turbotext
 from tests.chaos.guarantees import check, matches_row, rows_and_files_agree
 from tests.installation import Installation, until
-from tests.integration.calls import options, simulated
+from tests.integration.calls import options
 from tests.photos import photo
 
 KILLS = 20
@@ -27,15 +27,13 @@ JOBS = 1000
 
 @pytest.fixture
 def turbotext() -> Iterator[Turbotext]:
-    with simulated("turbotext") as simulator:
-        assert isinstance(simulator, Turbotext)
+    with serving(Turbotext()) as simulator:
         yield simulator
 
 
 @pytest.fixture
 def gemini() -> Iterator[Gemini]:
-    with simulated("gemini") as simulator:
-        assert isinstance(simulator, Gemini)
+    with serving(Gemini()) as simulator:
         yield simulator
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import shutil
@@ -17,6 +18,7 @@ from photochanger import failures, settings, templates
 from photochanger.db import Database
 from photochanger.failures import BY_CODE, Failure
 from photochanger.failures import FieldError as WrongField
+from photochanger.image_pool import ImagePool
 from photochanger.settings import SERVERS_OWN, Settings
 from photochanger.slots import first_slots
 from photochanger.storage.local import LocalStorage
@@ -52,7 +54,10 @@ def schema_text(name: str) -> str:
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     """A copy of the contract that a test may spoil."""
-    return Path(shutil.copytree(drift.CONTRACTS, tmp_path / "contracts"))
+    contracts = Path(shutil.copytree(drift.CONTRACTS, tmp_path / "spec" / "contracts"))
+    drift.served(contracts).parent.mkdir(parents=True)
+    shutil.copy(drift.served(), drift.served(contracts))
+    return contracts
 
 
 def spoil(contracts: Path, old: str, new: str) -> None:
@@ -77,7 +82,7 @@ def test_the_contract_is_valid_openapi_3_1() -> None:
 
 def test_every_operation_has_a_name_of_its_own() -> None:
     names = [operation["operationId"] for _, _, operation in drift.operations(drift.load())]
-    assert len(names) == len(set(names)) == 11
+    assert len(names) == len(set(names)) == 83
 
 
 def test_every_answer_names_its_request_id() -> None:
@@ -108,14 +113,34 @@ def test_examples_are_what_their_schemas_say() -> None:
     document = drift.load()
     checked = 0
     for _, _, operation in drift.operations(document):
-        for answer in operation["responses"].values():
+        for answer in [operation.get("requestBody", {}), *operation["responses"].values()]:
             for media in drift.resolved(document, answer).get("content", {}).values():
                 examples = [one["value"] for one in media.get("examples", {}).values()]
                 for example in [*examples, *([media["example"]] if "example" in media else [])]:
                     whole = {**media["schema"], "components": document["components"]}
                     jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(example)
                     checked += 1
-    assert checked == 21
+    assert checked == 80
+
+
+def test_every_link_leads_to_an_operation() -> None:
+    document = drift.load()
+    names = {operation["operationId"] for _, _, operation in drift.operations(document)}
+    links = [
+        link["operationId"]
+        for _, _, operation in drift.operations(document)
+        for answer in operation["responses"].values()
+        for link in drift.resolved(document, answer).get("links", {}).values()
+    ]
+    assert len(links) >= 25
+    assert set(links) <= names
+
+
+def test_the_named_entities_have_a_schema_file() -> None:
+    names = {schema["title"]: name for name, schema in drift.schema_files().items()}
+    wanted = {"Slot", "JobView", "MediaObject", "TemplateMedia", "Result", "Settings", "AuthToken", "Problem"}
+    assert wanted <= names.keys()
+    assert (names["JobView"], names["Problem"]) == ("job", "error")
 
 
 # -- the drift check itself -----------------------------------------------------------------------------------------
@@ -160,6 +185,17 @@ def test_writing_mends_the_generated_parts_and_keeps_the_rest_byte_for_byte(copi
         "# Every failure code", "# Word by hand. Every failure code"
     )
     assert not (copied / drift.SCHEMAS / "old.json").exists()
+
+
+def test_what_the_server_gives_out_is_the_contract_and_is_made_anew(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert json.loads(drift.served(copied).read_text()) == drift.load()
+    spoil(copied, "The process answers.", "The process does answer.")
+    assert drift.main([], copied) == 1
+    assert "web/static/openapi.json is not what openapi.yaml says" in capsys.readouterr().err
+    assert drift.main(["--write"], copied) == 0
+    assert json.loads(drift.served(copied).read_text()) == drift.load(copied)
 
 
 def test_an_unknown_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,7 +280,8 @@ async def test_a_stored_template_is_template_media_by_the_schema(
 ) -> None:
     frame = tmp_path / "frame.png"
     frame.write_bytes(photo(64, 48, "PNG"))
-    await templates.add(db, storage, frame, name="A frame")
+    with contextlib.closing(ImagePool(1)) as pool:
+        await templates.add(db, storage, pool, frame, name="A frame")
     [row] = await templates.listing(db)
     schema("template_media").validate(json.loads(models.TemplateMedia.model_validate(row).model_dump_json()))
     assert row.keys() == models.TemplateMedia.model_fields.keys()

@@ -205,6 +205,12 @@ def test_a_field_may_hold_what_is_not_text(shared: Installation) -> None:
     assert note.endswith("<script>\r\nc")
 
 
+def test_the_case_of_the_form_s_type_does_not_matter(shared: Installation) -> None:
+    kind = f"Multipart/Form-Data; Boundary={BOUNDARY.decode()}"
+    answer = send_form(shared, form(password_part(), picture_part(photo())), {"Content-Type": kind})
+    assert answer.status_code == 200, answer.text
+
+
 @pytest.mark.parametrize("name", ["fileToUpload", "file", "image", "photo"])
 def test_the_photo_may_be_named(shared: Installation, name: str) -> None:
     answer = send_form(shared, form(password_part(), picture_part(photo(), name=name)))

@@ -16,7 +16,6 @@ from tests.e2e.test_camera import (
     BOUNDARY,
     FORM_TYPE,
     Answer,
-    Wire,
     form,
     part,
     password_part,
@@ -178,6 +177,14 @@ REQUESTS: list[tuple[str, str, str, dict[str, str], int, str]] = [
         415,
         "unsupported_media_type",
     ),
+    (
+        "a longer type",
+        "POST",
+        "slot-001",
+        {"Content-Type": FORM_TYPE.replace("data", "dataxyz")},
+        415,
+        "unsupported_media_type",
+    ),
     ("no type", "POST", "slot-001", {"Content-Type": ""}, 415, "unsupported_media_type"),
     ("no boundary", "POST", "slot-001", {"Content-Type": "multipart/form-data"}, 400, "invalid_request"),
     (
@@ -213,6 +220,13 @@ def test_a_hostile_request_is_refused(
         assert "POST" in answer.headers["allow"]
     nothing_left(shared)
     assert jobs(shared) == before
+
+
+@pytest.mark.parametrize("host", ["evil.com/path?x", "user@evil", "a b", "<script>", "é", "a:0", ""])
+def test_a_host_that_is_none_is_refused(shared: Installation, host: str) -> None:
+    with wire(shared) as sender:
+        sender.send(f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1"))
+        assert_problem(sender.answer(), 400, "invalid_request")
 
 
 def test_truncated_pictures_fail_and_nothing_of_them_is_kept(installation: Installation) -> None:
@@ -346,30 +360,62 @@ def test_a_refused_sender_reads_its_whole_answer_while_it_still_sends(shared: In
     nothing_left(shared)
 
 
-def test_senders_who_do_not_finish_their_head_are_cut(shared: Installation) -> None:
-    with wire(shared) as silent, wire(shared) as dripping:
-        silent.send(b"POST /ingest/slo")
-        dripping.send(b"POST /ingest/slot-001 HTTP/1.1\r\nX-Drip: ")
-        for one in (silent, dripping):
-            one.connection.settimeout(0.1)
+def test_senders_who_do_not_finish_their_head_or_trailers_are_cut(shared: Installation) -> None:
+    chunked = request_head(shared, "Transfer-Encoding: chunked")
+    begins = {
+        "a head": (b"POST /ingest/slot-001 HTTP/1.1\r\nX-Drip: ", b"x"),
+        "a silent head": (b"POST /ingest/slo", b""),
+        "trailers": (chunked + b"0\r\n", b"X: y\r\n"),
+        "a trailer": (chunked + b"0\r\nX-Drip: ", b"x"),
+        "silent trailers": (chunked + b"0\r\n", b""),
+    }
+    with contextlib.ExitStack() as stack:
+        slow = {name: (stack.enter_context(wire(shared)), begin, drip) for name, (begin, drip) in begins.items()}
+        answered = stack.enter_context(wire(shared))
+        answered.send(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert answered.answer().status == 200
+        slow["line ends behind an answer"] = (answered, b"\r\n", b"\r\n")
+        for one, begin, _ in slow.values():
+            one.send(begin)
+            one.connection.settimeout(0.02)
         began = time.monotonic()
 
-        def cut(slow: Wire) -> bool:
-            try:
-                return slow.connection.recv(1) == b""
-            except TimeoutError:
-                return False
-            except ConnectionError:
-                return True
+        def held() -> list[str]:
+            for name, (one, _, drip) in list(slow.items()):
+                try:
+                    one.send(drip)
+                    if one.connection.recv(1) == b"":
+                        del slow[name]
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    del slow[name]
+            return list(slow)
 
-        def drip() -> bool:
-            with contextlib.suppress(ConnectionError):
-                dripping.send(b"x")
-            return cut(dripping)
-
-        until(drip, within_s=15, what="the end of a connection that drips")
-        until(lambda: cut(silent), within_s=2, what="the end of a silent connection")
+        until(lambda: len(held()) < 6, within_s=15, what="the end of the first")
         assert time.monotonic() - began > 5
+        until(lambda: not held(), within_s=3, what=f"the end of {list(slow)}")
+
+
+def test_a_photo_that_drips_is_cut_when_its_deadline_has_passed(installation: Installation) -> None:
+    installation.done("settings", "t_sync_response_s=10")
+    body = form(password_part(), picture_part(photo()))
+    with wire(installation) as sender:
+        began = time.monotonic()
+        sender.send(request_head(installation, f"Content-Length: {10 * MIB}") + body[:-100])
+
+        def answered() -> bool:
+            sender.send(b"x")
+            return bool(select.select([sender.connection], [], [], 0.2)[0])
+
+        until(answered, within_s=60, what="its refusal")  # 48 where the web has not seen the setting yet
+        assert time.monotonic() - began > 9
+        assert_problem(sender.answer(), 408, "invalid_request")
+        assert sender.ended()
+    nothing_left(installation)
+
+
+CHUNKED = b"POST /ingest/slot-001 HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
 
 
 @pytest.mark.parametrize(
@@ -378,10 +424,14 @@ def test_senders_who_do_not_finish_their_head_are_cut(shared: Installation) -> N
         (b"POST /ingest/slot-001 HTTP/1.1\r\n", b"X-Padding: " + b"a" * 16 * KIB + b"\r\n"),
         (b"POST /ingest/slot-001 HTTP/1.1\r\nX-Padding: ", b"a" * 16 * KIB),
         (b"POST /ingest/", b"a" * 16 * KIB),
+        (CHUNKED, b"X-Padding: " + b"a" * 16 * KIB + b"\r\n"),
+        (CHUNKED + b"X-Padding: ", b"a" * 16 * KIB),
     ],
-    ids=["headers", "one header", "request line"],
+    ids=["headers", "one header", "request line", "trailers", "one trailer"],
 )
-def test_an_endless_head_is_cut_and_not_kept_in_memory(shared: Installation, begin: bytes, more: bytes) -> None:
+def test_an_endless_head_or_trailer_is_cut_and_not_kept_in_memory(
+    shared: Installation, begin: bytes, more: bytes
+) -> None:
     web = shared.part("web")
     before = web.memory_info().rss
     sent = 0

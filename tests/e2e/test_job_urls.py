@@ -221,7 +221,7 @@ def test_healthz_says_that_the_process_answers(shared: Installation) -> None:
 def test_readyz_names_every_check(shared: Installation) -> None:
     answer = get(f"{shared.url}/readyz")
     assert answer.status_code == 200
-    assert answer.json()["checks"] == dict.fromkeys(("database", "migrations", "storage", "queue"), "ok")
+    assert answer.json()["checks"] == dict.fromkeys(("database", "migrations", "storage", "room", "queue"), "ok")
 
 
 def test_readyz_names_the_queue_when_no_worker_beats(installation: Installation) -> None:

@@ -1,4 +1,4 @@
-"""How much memory the web process takes for big photos: theirs go to disk, never into memory."""
+"""How much memory the web process takes for big pictures: they go to disk, and are decoded elsewhere."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import httpx
 import psutil
 import pytest
 from PIL import Image
 
-from tests.installation import Installation
-from tests.photos import photo
+from tests.api import Api
+from tests.installation import Installation, result_link, until
+from tests.photos import big_png, opened, photo
 
 pytestmark = pytest.mark.xdist_group("shared")
 
@@ -84,3 +86,34 @@ def test_32_photos_of_20_mb_at_once_cost_at_most_200_mb(installation: Installati
     assert {answer.status_code for answer in answers} <= {200, 503, 504}
     assert peak.growth <= 200 * MIB, f"{peak.growth / MIB:.0f} MiB"
     assert installation.post(photo(), timeout=70).status_code in (200, 503, 504)
+
+
+@pytest.mark.parametrize("url", ["/api/template-media/register", "/api/media/register"])
+def test_a_picture_of_59_megapixels_that_an_administrator_brings_costs_at_most_30_mb(
+    installation: Installation, database_url: str, url: str
+) -> None:
+    with (
+        httpx.Client() as client,
+        Api(installation.url, database_url, client).signed_in("boss") as boss,
+        watched(installation.part("web")) as peak,
+    ):
+        answer = boss.post(url, files={"file": big_png()})
+    assert answer.status_code == 201, answer.text
+    assert peak.growth <= 30 * MIB, f"{peak.growth / MIB:.0f} MiB"
+
+
+def test_a_small_picture_of_a_result_of_59_megapixels_costs_at_most_30_mb(installation: Installation) -> None:
+    installation.done(
+        "slot", "set", "slot-002", "--on", "--operation", "original", "--settings", '{"output": "image/png"}'
+    )
+    made = until(
+        lambda: (answer := installation.post(big_png(), slot="slot-002")).status_code == 200 and answer,
+        within_s=30,
+        what="the picture",
+    )
+    assert made
+    assert opened(made.content).size == (7700, 7700)
+    with watched(installation.part("web")) as peak:
+        small = [httpx.get(f"{result_link(made)}&size={edge}", timeout=30, trust_env=False) for edge in (160, 1280)]
+    assert [opened(one.content).width for one in small] == [160, 1280]
+    assert peak.growth <= 30 * MIB, f"{peak.growth / MIB:.0f} MiB"

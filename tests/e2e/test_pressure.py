@@ -13,10 +13,10 @@ import httpx
 import psutil
 import pytest
 
-from ops.simulators import KEY
+from ops.simulators import KEY, serving
 from ops.simulators.openai import OpenAI
 from tests.installation import INGEST_PASSWORD, Installation, until
-from tests.integration.calls import options, simulated
+from tests.integration.calls import options
 from tests.photos import photo
 
 EDIT = {"provider": "openai", "operation": "image_edit", "settings": {"prompt": "x"}}
@@ -24,8 +24,7 @@ EDIT = {"provider": "openai", "operation": "image_edit", "settings": {"prompt": 
 
 @pytest.fixture
 def openai() -> Iterator[OpenAI]:
-    with simulated("openai") as simulator:
-        assert isinstance(simulator, OpenAI)
+    with serving(OpenAI()) as simulator:
         yield simulator
 
 
@@ -117,6 +116,8 @@ def test_a_full_disk_is_told_before_anything_is_read_or_paid(installation: Insta
     assert installation.sql("SELECT count(*) AS n FROM job") == jobs_then
     assert installation.files("payloads") + installation.files("tmp") == files
     assert openai.calls["edit"] - calls <= jobs_then[0]["n"] - jobs[0]["n"]
+    not_ready = httpx.get(f"{installation.url}/readyz", trust_env=False)
+    assert (not_ready.status_code, [one["field"] for one in not_ready.json()["errors"]]) == (503, ["room"])
     installation.done("settings", "disk_reserve_bytes=0")
     until(
         lambda: installation.post(photo(64, 48), slot="slot-002").status_code == 200, within_s=60, what="there is room"
@@ -266,7 +267,10 @@ def test_who_is_not_asked_is_shown_and_may_be_asked_again(installation: Installa
     assert "openai       not asked for" in installation.done("limits", "show")
     looked = installation.cli("doctor")
     assert (looked.returncode, "openai is not asked for" in looked.stdout) == (1, True)
-    assert 'photochanger_breaker_open{provider="openai"} 1.0' in httpx.get(f"{installation.url}/metrics").text
+    assert (
+        'photochanger_breaker_open{cause="provider_auth",provider="openai"} 1.0'
+        in httpx.get(f"{installation.url}/metrics").text
+    )
     openai.mode = "success"
     refused(installation.post(photo(64, 48), slot="slot-002"), 502, "provider_auth")
     assert installation.done("limits", "reset", "openai") == "openai is asked again\n"

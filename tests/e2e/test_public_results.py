@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
@@ -50,6 +51,11 @@ def get(url: str, headers: Mapping[str, str] | None = None, **query: str) -> htt
     return httpx.get(httpx.URL(url).copy_merge_params(query), headers=headers, timeout=30, trust_env=False)
 
 
+def file_name(answer: httpx.Response) -> str:
+    """What a picture's file is called: when it was finished."""
+    return f"photo-{parsedate_to_datetime(answer.headers['last-modified']):%Y-%m-%d-%H%M%S}.jpg"
+
+
 def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
     assert answer.status_code == status, answer.text[:500]
     assert answer.headers["content-type"] == "application/problem+json"
@@ -76,7 +82,7 @@ def test_a_program_gets_the_bytes_guarded_against_being_anything_else(result: Re
     assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["accept-ranges"] == "bytes"
-    assert answer.headers["content-disposition"] == f'inline; filename="{result.job_id}.jpg"'
+    assert answer.headers["content-disposition"] == f'inline; filename="{file_name(answer)}"'
     assert "Accept" in [value.strip() for value in answer.headers["vary"].split(",")]
 
 
@@ -162,7 +168,7 @@ def test_head_says_what_get_would_send(result: Result) -> None:
 def test_a_download_is_an_attachment(result: Result) -> None:
     answer = get(result.link, PAGE, download="1")
     assert answer.content == result.picture
-    assert answer.headers["content-disposition"] == f'attachment; filename="{result.job_id}.jpg"'
+    assert answer.headers["content-disposition"] == f'attachment; filename="{file_name(answer)}"'
 
 
 @pytest.mark.parametrize("size", [160, 320])

@@ -216,6 +216,7 @@ def test_an_address_that_cannot_be_one_is_refused(address: str, shared: Installa
     refused = shared.cli("public-url", address)
     assert refused.returncode == 1
     assert "must be like https://photos.example.com" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_the_doctor_names_what_is_wrong(studio: Studio) -> None:

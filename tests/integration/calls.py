@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,7 @@ def simulated(name: str, **how: Any) -> Iterator[Simulator | None]:
     if name not in SIMULATORS:
         yield None
         return
-    simulator = SIMULATORS[name](**how)
-    with serving(simulator):
+    with serving(SIMULATORS[name](**how)) as simulator:
         yield simulator
 
 
@@ -91,7 +91,7 @@ class Calls:
         sent = None
         if "send_edge" in whole:
             sent = self._path()
-            images.prepare(source, sent, 110_000_000, whole["send_edge"])
+            images.rewrite(source, sent, "image/jpeg", 110_000_000, whole["send_edge"])
         url = simulator.url if simulator else "http://127.0.0.1:9"
         their = driver.options.model_validate(
             options(provider, url, **(provider_options or {})) if driver.needs_key else {}
@@ -100,6 +100,7 @@ class Calls:
             operation=operation,
             settings=whole,
             photo=source,
+            came_on=date(2026, 12, 1),
             max_pixels=110_000_000,
             result=self._path(),
             run_guarded=partial(self._pool.run, timeout_s=timeout_s),

@@ -62,8 +62,8 @@ async def claimed(db: Database, job_id: UUID) -> Claim:
     return claim
 
 
-async def dispatched(db: Database, claim: Claim) -> int:
-    attempt = await jobs.dispatch(db, claim, rung=0, provider="local", operation="filter")
+async def dispatched(db: Database, claim: Claim, *, provider: str = "local") -> int:
+    attempt = await jobs.dispatch(db, claim, rung=0, provider=provider, operation="filter")
     assert attempt is not None
     return attempt
 

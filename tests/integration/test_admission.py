@@ -42,9 +42,10 @@ async def enters(db: Database, work: Work, **more: Any) -> Submitted | NoRoom:
 
 
 async def fill(db: Database, work: Work) -> int:
-    """Photos that are let in one after the other, until one is refused."""
+    """Photos that are let in one after the other, until one is refused; as if they came in one instant."""
     count = 0
     while isinstance(await enters(db, work), Submitted):
+        await db.fetch("UPDATE dramatiq.queue SET due_at = clock_timestamp()")
         count += 1
         assert count < 500
     return count
@@ -148,7 +149,7 @@ async def test_the_door_refuses_before_the_database_is_asked_again(db: Database)
     door, slack_s = Admission(db), T_SYNC_S - GEMINI.need_s
     await fill(db, GEMINI)
     with pytest.raises(QueueFull) as refused:
-        await door.check(GEMINI, slack_s=slack_s)
+        await door.check(GEMINI, slot_id="a", slack_s=slack_s)
     assert refused.value.retry_after_s is not None
     assert 1 <= refused.value.retry_after_s <= 5
 
@@ -157,29 +158,53 @@ async def test_the_door_counts_whom_it_let_in_since_it_looked(db: Database) -> N
     await crew(db, lanes={"gemini": 2})
     door, slack_s = Admission(db), T_SYNC_S - GEMINI.need_s
     for _ in range(4):
-        with await door.check(GEMINI, slack_s=slack_s) as coming:
+        with await door.check(GEMINI, slot_id="a", slack_s=slack_s) as coming:
             coming.is_known()
             coming.let_in()
     with pytest.raises(QueueFull):
-        await door.check(GEMINI, slack_s=slack_s)
+        await door.check(GEMINI, slot_id="a", slack_s=slack_s)
+
+
+async def test_the_door_counts_whom_another_slot_of_the_same_lane_has_let_in(db: Database) -> None:
+    await crew(db, lanes={"gemini": 2})
+    door, slack_s = Admission(db), T_SYNC_S - GEMINI.need_s
+    await door.check(GEMINI, slot_id="b", slack_s=slack_s)
+    for _ in range(4):
+        with await door.check(GEMINI, slot_id="a", slack_s=slack_s) as coming:
+            coming.is_known()
+            coming.let_in()
+    with pytest.raises(QueueFull):
+        await door.check(GEMINI, slot_id="b", slack_s=slack_s)
+    routed = replace(GEMINI, lane_wait_s=1.0, rest_s=0.3)
+    await door.check(routed, slot_id="c", slack_s=slack_s)
+
+
+async def test_who_came_with_too_many_others_is_refused_as_soon_as_the_password_is_known(db: Database) -> None:
+    await crew(db, lanes={"gemini": 2})
+    door, slack_s = Admission(db), T_SYNC_S - GEMINI.need_s
+    coming = [await door.check(GEMINI, slot_id="a", slack_s=slack_s) for _ in range(8)]
+    for one in coming[:4]:
+        one.is_known()
+    with pytest.raises(QueueFull):
+        coming[4].is_known()
 
 
 async def test_the_door_counts_whose_upload_is_under_way_until_it_is_given_up(db: Database) -> None:
     await crew(db, lanes={"gemini": 2})
     door, slack_s = Admission(db), T_SYNC_S - GEMINI.need_s
-    coming = [await door.check(GEMINI, slack_s=slack_s) for _ in range(40)][:4]
-    await door.check(GEMINI, slack_s=slack_s)  # forty without a password take no place
+    coming = [await door.check(GEMINI, slot_id="a", slack_s=slack_s) for _ in range(40)][:4]
+    await door.check(GEMINI, slot_id="a", slack_s=slack_s)  # forty without a password take no place
     for one in coming:
         one.is_known()
     with pytest.raises(QueueFull):
-        await door.check(GEMINI, slack_s=slack_s)
+        await door.check(GEMINI, slot_id="a", slack_s=slack_s)
     with coming[0]:
         pass  # it was refused for something else
-    coming.append(await door.check(GEMINI, slack_s=slack_s))
+    coming.append(await door.check(GEMINI, slot_id="a", slack_s=slack_s))
     coming[-1].is_known()
     for one in coming:
         one.at -= 2.0
-    await door.check(GEMINI, slack_s=slack_s)
+    await door.check(GEMINI, slot_id="a", slack_s=slack_s)
 
 
 async def test_a_thousand_refused_do_not_come_back_in_the_same_second(db: Database) -> None:
@@ -196,13 +221,13 @@ async def test_a_thousand_refused_do_not_come_back_in_the_same_second(db: Databa
 
 async def test_without_a_worker_for_ten_seconds_photos_are_refused(db: Database) -> None:
     door = Admission(db)
-    await door.check(LOCAL, slack_s=5)
+    await door.check(LOCAL, slot_id="a", slack_s=5)
     door.alone_since -= 10
     with pytest.raises(NoWorkers):
-        await door.check(LOCAL, slack_s=5)
+        await door.check(LOCAL, slot_id="a", slack_s=5)
     await crew(db)
-    door.lanes.clear()
-    await door.check(LOCAL, slack_s=5)
+    door.forecasts.clear()
+    await door.check(LOCAL, slot_id="a", slack_s=5)
 
 
 # -- what a route asks for ---------------------------------------------------------------------------------------------
@@ -229,6 +254,22 @@ def test_a_route_needs_the_time_of_its_quickest_rung_and_a_thread_for_its_first(
     assert (routed.need_s, routed.work_s) == pytest.approx((2.05, 9.25), abs=0.3)
     assert routed.lane_wait_s == pytest.approx(48 - 1 - 12 - 0.8 - 1, abs=0.3)
     assert routed.rest_s == pytest.approx(1.05)
+
+
+def test_a_provider_that_is_not_asked_now_counts_for_nothing() -> None:
+    route = Route(
+        rungs=[Rung(provider="turbotext", operation="image_edit"), Rung(provider="local", operation="original")]
+    )
+    closed = work_of(
+        route,
+        Times({}),
+        t_sync_response_s=48,
+        provider=registry().get,
+        options=lambda provider: provider.options(),
+        closed={"turbotext"},
+    )
+    assert (closed.lane, closed.lane_wait_s) == ("local", None)
+    assert closed.work_s < 2
 
 
 def test_a_provider_never_seen_counts_as_its_driver_says() -> None:

@@ -114,7 +114,12 @@ async def test_a_trial_that_was_cut_off_leaves_it_to_somebody_else(db: Database)
     await fails(db, ProviderError("down"), 5)
     await passes(db)
     assert await breakers.ask(db, "gemini") is True
-    await breakers.report(db, "gemini", InvalidImage("the photo is damaged"))
+    await breakers.report(
+        db, "gemini", InvalidImage("the photo is damaged")
+    )  # of a call from before: the trial goes on
+    with pytest.raises(ProviderError):
+        await breakers.ask(db, "gemini")
+    await breakers.report(db, "gemini", InvalidImage("the photo is damaged"), trial=True)
     assert await breakers.ask(db, "gemini") is True
 
 

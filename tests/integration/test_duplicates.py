@@ -11,11 +11,12 @@ import pytest
 
 from photochanger import jobs
 from photochanger.db import Database
-from photochanger.failures import IdempotencyMismatch, ProviderError
+from photochanger.failures import BudgetSpent, IdempotencyMismatch, ProviderError
 from photochanger.jobs import Submitted
 from photochanger.storage.local import LocalStorage
 from tests.integration.jobs_made import claimed, dispatched, picture, submission
 from tests.photos import photo
+from web.ingest import failure_of
 
 pytestmark = pytest.mark.anyio
 
@@ -76,12 +77,33 @@ async def test_a_key_with_another_photo_is_refused(db: Database) -> None:
     assert len(await db.fetch("SELECT FROM job")) == 1
 
 
-async def test_only_the_last_who_leaves_is_the_last(db: Database) -> None:
+async def test_the_last_who_leaves_takes_the_job_along(db: Database) -> None:
     data = photo(64, 48)
     first = await sent(db, data)
     await sent(db, data)
-    assert [await jobs.leave(db, first.job_id) for _ in range(2)] == [False, True]
-    assert await jobs.leave(db, uuid4()) is False
+    assert await jobs.leave(db, first.job_id, detail="gone") is None
+    assert await jobs.leave(db, first.job_id, detail="gone") is not None
+    row = await jobs.find(db, first.job_id)
+    assert row is not None
+    assert row["status"] == "cancelled"
+    assert await jobs.leave(db, uuid4(), detail="gone") is None
+
+
+async def test_who_joins_while_the_last_one_leaves_keeps_the_job(db: Database) -> None:
+    data = photo(64, 48)
+    first = await sent(db, data)
+    await db.fetch("UPDATE job SET waiters = 0")  # the last has left, and not cancelled yet
+    await sent(db, data)
+    assert await jobs.cancel(db, first.job_id, detail="gone", guard="waiters <= 0") is None
+
+
+async def test_a_failure_that_says_when_to_come_back_is_remembered_with_it(db: Database) -> None:
+    first = await sent(db, photo(64, 48))
+    claim = await claimed(db, first.job_id)
+    await jobs.fail(db, claim, BudgetSpent("spent", retry_after_s=3600), attempt=None)
+    row = await jobs.find(db, first.job_id)
+    assert row is not None
+    assert 3590 < (failure_of(row).retry_after_s or 0) <= 3600
 
 
 async def test_a_late_picture_is_kept_for_its_guest_and_the_job_stays_timed_out(
@@ -95,12 +117,14 @@ async def test_a_late_picture_is_kept_for_its_guest_and_the_job_stays_timed_out(
     await jobs.expire(db)
     held = {first.job_id: claim.claim_no}
     assert await jobs.unfinished(db, held) == {first.job_id}, "its call may go on"
+    assert ((await jobs.find(db, first.job_id)) or {})["comes_late"]
     made: dict[str, Any] = {"key": "results/x.jpg", "served_by": "gemini/image_edit", "attempt": attempt}
     assert await jobs.succeed(db, claim, picture(), **made, since_response_s=0) is None
     assert await jobs.keep_late(db, claim, picture(), **made, since_response_s=0)
     assert not await jobs.keep_late(db, claim, picture(), **made, since_response_s=0), "only once"
     row = await jobs.find(db, first.job_id)
     assert row is not None
+    assert not row["comes_late"], "it is there"
     assert (row["status"], row["result_file_path"], row["failure_reason"]) == (
         "timed_out",
         "results/x.jpg",

@@ -7,12 +7,14 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import psutil
 import pytest
 
-from photochanger.failures import InvalidImage
+from photochanger.failures import InvalidImage, StorageFull
 from photochanger.image_pool import ImagePool
+from tests.photos import photo
 
 pytestmark = pytest.mark.anyio
 
@@ -74,3 +76,18 @@ async def test_work_that_hangs_is_killed_at_its_time_limit(pool: ImagePool) -> N
         await asyncio.to_thread(psutil.wait_procs, [psutil.Process(process)] if psutil.pid_exists(process) else [], 5)
         assert not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
     assert await pool.run(double, 4, timeout_s=20) == 8
+
+
+async def test_what_cannot_be_written_anew_in_time_or_for_want_of_room_is_said(tmp_path: Path) -> None:
+    picture = tmp_path / "picture"
+    picture.write_bytes(photo(64, 48))
+    made = ImagePool(1)
+    try:
+        with pytest.raises(StorageFull):
+            await made.rewrite(picture, Path("/dev/full"), "image/png", max_pixels=10**6)
+        os.kill(await made.run(pid, timeout_s=20), signal.SIGSTOP)
+        with pytest.raises(InvalidImage, match=r"within 0\.2 s"):
+            await made.rewrite(picture, picture, "image/png", max_pixels=10**6, timeout_s=0.2)
+        assert (await made.rewrite(picture, picture, "image/png", max_pixels=10**6))[:2] == (64, 48)
+    finally:
+        made.close()

@@ -176,6 +176,18 @@ async def test_a_failure_keeps_its_cause_for_the_operator(db: Database) -> None:
     assert list(recorded.values()) == ["provider_error", "The provider is down for maintenance", "r-1", "MAINT"]
 
 
+async def test_a_row_names_the_provider_that_served_or_was_asked_last(db: Database) -> None:
+    never, made, late = await submitted(db), await succeeded(db), await submitted(db)
+    claim = await claimed(db, late)
+    for provider in ("gemini", "openai"):
+        assert await jobs.dispatch(db, claim, rung=0, provider=provider, operation="image_edit")
+    for job_id in (never, late):
+        await overdue(db, job_id)
+    await jobs.expire(db)
+    rows = {row["id"]: row["last_provider"] for row in await db.fetch(jobs.FINAL_OF, {"ids": [never, made, late]})}
+    assert rows == {never: None, made: "local", late: "openai"}
+
+
 async def test_running_out_of_budget_is_a_timeout_not_a_failure(db: Database) -> None:
     job_id = await submitted(db)
     claim = await claimed(db, job_id)

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from ops.simulators import KEY, Simulator
+from ops.simulators import KEY, Simulator, serving
 from ops.simulators.turbotext import Turbotext
 from photochanger import access, jobs, providers, settings, slots, templates, usual, vault
 from photochanger.config import Config
@@ -117,7 +117,7 @@ EXPECTED: Mapping[str, Mapping[str, Expected]] = {
     "openai": {
         **_SAME,
         "moderation": _REFUSED,
-        "no_image": _NO_IMAGE,
+        "no_image": _REFUSED,
         "not_base64": Expected("provider_bad_output", 2),
     },
 }
@@ -130,6 +130,7 @@ class Bench:
     def __init__(self, db: Database, storage: LocalStorage, pool: ImagePool, config: Config) -> None:
         self.db = db
         self.storage = storage
+        self.pool = pool
         self.keys = master_keys(config)
         self.router = Router(
             Surroundings(
@@ -207,7 +208,7 @@ async def needed(bench: Bench, name: str, operation: str, tmp_path: Path) -> dic
     if "template" in given:
         source = tmp_path / "template.png"
         source.write_bytes(photo(90, 60, "PNG"))
-        given["template"] = str(await templates.add(bench.db, bench.storage, source, name="template"))
+        given["template"] = str(await templates.add(bench.db, bench.storage, bench.pool, source, name="template"))
     return given
 
 
@@ -252,6 +253,24 @@ async def test_every_failure_has_its_code_its_retry_and_its_number_of_calls(
     detail = ended.failure.detail if isinstance(ended, AttemptFailed) else ended.served_by
     again = "yes" if paid > 1 else "no"
     record_property("provider call", (name, mode, code or "picture", again, paid, detail))
+
+
+@pytest.mark.parametrize("name", ["gemini", "openai"])
+async def test_prices_in_dollars_are_counted_in_the_studios_currency(name: str, bench: Bench, address: str) -> None:
+    costs = []
+    with simulated(name) as simulator:
+        assert simulator is not None
+        await configured(bench, name, simulator, address)
+        await settings.save(bench.db, {"providers": {name: options(name, simulator.url)}})  # the catalogue's own prices
+        await bench.slot(name, "image_edit", NEEDED[(name, "image_edit")])
+        for rate in (1, 90):
+            await settings.save(bench.db, {"usd_rate": rate})
+            claim = await bench.claimed(t_sync_s=LONG_S)
+            served = await bench.served(claim)
+            assert isinstance(served, Served), served
+            costs.append(served.picture.cost)
+    assert costs[0] > 0
+    assert costs[1] == pytest.approx(90 * costs[0])
 
 
 async def test_a_damaged_photo_is_not_sent_and_is_no_attempt(bench: Bench, address: str, tmp_path: Path) -> None:
@@ -403,8 +422,7 @@ async def test_every_create_queue_is_billed_once_whatever_came_of_it(
 
 
 async def test_a_result_that_never_comes_says_so_before_the_deadline(bench: Bench, address: str) -> None:
-    with simulated("turbotext") as simulator:
-        assert isinstance(simulator, Turbotext)
+    with serving(Turbotext()) as simulator:
         await configured(bench, "turbotext", simulator, address)
         await bench.slot("turbotext", "image_edit", {"prompt": "x"})
         claim = await bench.claimed(t_sync_s=SHORT_S)
@@ -428,8 +446,7 @@ async def test_another_try_may_fit_although_the_rung_has_a_limit_of_its_own(benc
 
 
 async def test_unreadable_polls_do_not_forget_what_was_paid_for(bench: Bench, address: str) -> None:
-    with simulated("turbotext") as simulator:
-        assert isinstance(simulator, Turbotext)
+    with serving(Turbotext()) as simulator:
         await configured(bench, "turbotext", simulator, address)
         await bench.slot("turbotext", "image_edit", {"prompt": "x"})
         claim = await bench.claimed(t_sync_s=LONG_S)
@@ -484,8 +501,7 @@ async def test_the_provider_gets_the_photo_stripped_and_upright_and_small(
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x010F] = "A camera"
-    with simulated("turbotext") as simulator:
-        assert isinstance(simulator, Turbotext)
+    with serving(Turbotext()) as simulator:
         await configured(bench, "turbotext", simulator, address)
         await bench.slot("turbotext", "image_edit", {"prompt": "x", "send_edge": 600})
         claim = await bench.claimed(t_sync_s=LONG_S, data=photo(1200, 800, exif=exif))

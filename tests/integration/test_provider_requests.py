@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ops.simulators import KEY, Call
+from ops.simulators import KEY, Call, serving
 from ops.simulators.gemini import Gemini, decoded, lower_camel
 from ops.simulators.openai import OpenAI
 from ops.simulators.turbotext import Turbotext
 from photochanger import providers
 from photochanger.failures import InvalidSettings, ProviderBadOutput, ProviderError, ProviderFailure
-from tests.integration.calls import TEMPLATE_ID, Calls, simulated, until_called
+from tests.integration.calls import TEMPLATE_ID, Calls, until_called
 from tests.photos import opened, photo
 
 pytestmark = pytest.mark.anyio
@@ -24,22 +24,19 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def gemini() -> Iterator[Gemini]:
-    with simulated("gemini") as running:
-        assert isinstance(running, Gemini)
+    with serving(Gemini()) as running:
         yield running
 
 
 @pytest.fixture
 def turbotext() -> Iterator[Turbotext]:
-    with simulated("turbotext") as running:
-        assert isinstance(running, Turbotext)
+    with serving(Turbotext()) as running:
         yield running
 
 
 @pytest.fixture
 def openai() -> Iterator[OpenAI]:
-    with simulated("openai") as running:
-        assert isinstance(running, OpenAI)
+    with serving(OpenAI()) as running:
         yield running
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -76,19 +79,31 @@ async def test_a_damaged_photo_is_the_photos_fault(operation: str, calls: Calls)
 async def test_a_cancelled_call_ends_at_once(
     provider: str, operation: str, calls: Calls, simulator: Simulator | None
 ) -> None:
-    if simulator is not None:
-        simulator.mode = "hang"
-    request = calls.request(provider, operation, photo(5000, 4000), simulator=simulator)
-    call = asyncio.create_task(providers.registry()[provider].transform(request, 20))
+    request = calls.request(provider, operation, photo(120, 80), simulator=simulator)
     if simulator is None:
-        await asyncio.wait({call}, timeout=0.1)
+        request.photo.unlink()
+        os.mkfifo(request.photo)
+        begun = _read(request.photo)
     else:
-        await until_called(simulator, PAID[provider])
+        simulator.mode = "hang"
+        begun = until_called(simulator, PAID[provider])
+    call = asyncio.create_task(providers.registry()[provider].transform(request, 20))
+    await begun
     began = time.monotonic()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     assert time.monotonic() - began < 1.0
+
+
+async def _read(pipe: Path, *, within_s: float = 10) -> None:
+    """Waits until somebody has opened the pipe to read: who reads it now waits for ever."""
+    async with asyncio.timeout(within_s):
+        while True:
+            with contextlib.suppress(OSError):  # ENXIO: no reader yet
+                os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+                return
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("provider", sorted(providers.registry()))

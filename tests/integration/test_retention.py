@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
-from photochanger import jobs, retention
+from photochanger import jobs, retention, rollups
 from photochanger.broker import messages
 from photochanger.db import Database
 from photochanger.retention import ORPHAN_AGE_S
-from photochanger.storage import PAYLOADS, RESULTS, TEMPORARY, THUMBNAILS
+from photochanger.storage import PAYLOADS, RESULTS, TEMPLATES, TEMPORARY, THUMBNAILS
 from photochanger.storage.local import LocalStorage
 from tests.integration.jobs_made import submitted, succeeded
 
@@ -82,11 +82,12 @@ async def test_files_without_a_row_go_by_age_and_files_with_a_row_stay(db: Datab
     os.utime(storage.path(f"{RESULTS}/{kept}.jpg"), (0, 0))
     os.utime(storage.path(f"{PAYLOADS}/{waiting}.jpg"), (0, 0))
     unknown = ("tmp/abc", f"{RESULTS}/{uuid4()}.jpg", f"{RESULTS}/{kept}-2.jpg", f"{RESULTS}/not-ours.txt")
-    for key in (*unknown, f"{PAYLOADS}/{uuid4()}.png", f"{THUMBNAILS}/{uuid4()}-320.webp"):
+    for key in (*unknown, f"{PAYLOADS}/{uuid4()}.png", f"{THUMBNAILS}/{uuid4()}-320.webp",
+                f"{TEMPLATES}/{uuid4()}.png"):  # fmt: skip
         make_old(storage, key)
     young = f"{TEMPORARY}/{uuid4().hex}"
     storage.path(young).write_bytes(b"x")
-    assert await retention.clean_orphans(db, storage) == 6
+    assert await retention.clean_orphans(db, storage) == 7
     left = {key for kind in (TEMPORARY, RESULTS, PAYLOADS, THUMBNAILS) for key, _ in storage.keys(kind)}
     assert left == {young, f"{RESULTS}/{kept}.jpg", f"{PAYLOADS}/{waiting}.jpg"}
 
@@ -116,7 +117,26 @@ async def test_history_goes_with_its_attempts_and_log_but_never_before_its_files
     for job_id in (old, with_file):
         await age(db, job_id, 400 * 86400)
     await db.fetch("UPDATE job SET result_file_path = NULL WHERE id = %(id)s", {"id": old})
+    assert await rollups.roll(db) == 2
     assert await retention.clean_history(db) == 1
     assert await jobs.find(db, old) is None
     assert await jobs.find(db, with_file) is not None
     assert (await db.fetch("SELECT count(*) AS n FROM attempt"))[0]["n"] == 1
+
+
+async def test_registered_media_go_with_the_history_in_batches_but_never_before_their_files(
+    db: Database, storage: LocalStorage
+) -> None:
+    job_id = await submitted(db, storage)
+    await db.fetch(
+        "INSERT INTO media_object (id, job_id, storage_key, mime, bytes, expires_at) "
+        "SELECT id, job_id, storage_key, 'image/jpeg', 1, now() - days * interval '1 day' FROM (VALUES "
+        "('young', NULL::uuid, NULL, 364), ('with-file', NULL, 'media/x.jpg', 366), ('of-a-job', %(job)s, NULL, 366)"
+        ") AS kept (id, job_id, storage_key, days) "
+        "UNION ALL SELECT 'old-' || n, NULL, NULL, 'image/jpeg', 1, now() - interval '366 days' "
+        "FROM generate_series(1, %(many)s) AS n",
+        {"job": job_id, "many": retention.BATCH * 2 + 1},
+    )
+    assert await retention.clean_history(db) == retention.BATCH * 2 + 1
+    left = await db.fetch("SELECT id FROM media_object")
+    assert {row["id"] for row in left} == {"young", "with-file", "of-a-job"}

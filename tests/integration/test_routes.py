@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from ops.simulators import Simulator
+from ops.simulators import Simulator, serving
 from ops.simulators.turbotext import Turbotext
 from photochanger import jobs, settings, slots, usual
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.image_pool import ImagePool
+from photochanger.providers import Picture, Request
+from photochanger.providers.local import Local
 from photochanger.rungs import AttemptFailed, Served
 from photochanger.slots import Route, Rung
 from photochanger.storage.local import LocalStorage
@@ -59,7 +63,7 @@ async def causes(bench: Bench, job_id: Any) -> list[tuple[int, str, str | None]]
         ("auth", 1, "provider_auth"),
         ("quota", 1, "provider_quota"),
         ("bad_request", 1, "invalid_settings"),
-        ("no_image", 2, "provider_no_image"),
+        ("no_image", 1, "provider_refused"),
         ("truncated", 2, "provider_bad_output"),
         ("moderation", 1, "provider_refused"),
     ],
@@ -101,6 +105,25 @@ async def test_a_rung_without_a_key_or_driver_is_passed_over(bench: Bench, opena
     assert await causes(bench, claim.job_id) == [(1, "local", None)]
     await bench.db.fetch("UPDATE slot SET route = jsonb_set(route, '{rungs,0,provider}', '\"nobody\"')")
     assert isinstance(await bench.served(await bench.claimed(t_sync_s=LONG_S)), Served)
+
+
+@pytest.mark.parametrize(("zone", "day"), [("Europe/Moscow", 30), ("Asia/Yekaterinburg", 1)])
+async def test_a_photo_s_day_is_the_studio_s_when_it_came(
+    zone: str, day: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    made = Local.transform
+
+    async def transform(self: Local, request: Request, budget_s: float) -> Picture:
+        seen.append(request.came_on)
+        return await made(self, request, budget_s)
+
+    monkeypatch.setattr(Local, "transform", transform)
+    await settings.save(bench.db, {"time_zone": zone})
+    await bench.slot("local", "frame", {"date": True})
+    claim = await bench.claimed(t_sync_s=LONG_S)
+    assert isinstance(await bench.served(replace(claim, created_at=datetime(2026, 11, 30, 20, 30, tzinfo=UTC))), Served)
+    assert [one.day for one in seen] == [day]
 
 
 async def test_a_refusal_ends_the_job_where_the_slot_wants_that(bench: Bench, openai: Simulator) -> None:
@@ -164,8 +187,7 @@ async def test_after_a_crash_a_quick_rung_may_still_save_the_guest(bench: Bench,
 
 async def test_after_a_crash_the_walk_goes_on_where_something_is_paid_for(bench: Bench, openai: Simulator) -> None:
     second = Rung(provider="turbotext", operation="image_edit", settings={"prompt": "x"})
-    with simulated("turbotext") as turbotext:
-        assert isinstance(turbotext, Turbotext)
+    with serving(Turbotext()) as turbotext:
         await configured(bench, "turbotext", turbotext, "https://photos.example.com")
         theirs = (await settings.load(bench.db)).model_dump()
         await routed(bench, openai, second)
@@ -341,12 +363,16 @@ async def test_a_spent_budget_without_another_rung_has_its_own_code(bench: Bench
 
     await limited(bench, openai, prices={"image_edit": 0.4})
     now = datetime.now(UTC)
-    evening = {"name": "evening", "begins_at": now, "ends_at": now + timedelta(hours=4), "amount": 0.1}
+    evening = {"name": "Свадьба, 5 июля", "begins_at": now, "ends_at": now + timedelta(hours=4), "amount": 0.1}
     await budgeted(bench, budget_period=evening)
     ended = await bench.served(await bench.claimed(t_sync_s=LONG_S))
     assert isinstance(ended, AttemptFailed)
     assert ended.failure.code == "budget_spent"
+    assert "Свадьба, 5 июля: 0.1" in ended.failure.detail
     assert openai.calls["edit"] == 0
+    for name in ("", " ", "a/b", "a\nb", "a\0"):
+        with pytest.raises(ValidationError):
+            slots.BudgetPeriod.model_validate(evening | {"name": name})
 
 
 async def test_a_call_that_the_provider_refused_costs_the_budget_nothing(bench: Bench, openai: Simulator) -> None:
@@ -406,6 +432,16 @@ async def test_the_first_may_still_win_when_the_rung_that_raced_it_failed(bench:
     openai.latency_s = 1.0
     claim = await bench.claimed(t_sync_s=LONG_S)
     ended = await bench.served(claim)
+    assert isinstance(ended, Served)
+    assert ended.rung == 0
+
+
+async def test_a_refused_rung_takes_nothing_from_the_first_that_it_raced(bench: Bench, openai: Simulator) -> None:
+    second = Rung(provider="openai", operation="image_edit", settings={"prompt": "second"}, on_refusal="fail")
+    await hedged(bench, openai, second)
+    openai.script.extend(["success", "moderation"])
+    openai.latency_s = 1.0
+    ended = await bench.served(await bench.claimed(t_sync_s=LONG_S))
     assert isinstance(ended, Served)
     assert ended.rung == 0
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from photochanger import leases
+from photochanger import backups, leases
+from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.storage.local import LocalStorage
+from tests.integration.jobs_made import succeeded
+from tests.integration.test_stats import move
 
 pytestmark = pytest.mark.anyio
 
@@ -60,3 +64,35 @@ async def test_the_last_run_of_every_task_is_recorded(db: Database, schedulers: 
     await schedulers[0].expire()
     rows = await db.fetch("SELECT name, last_result FROM scheduled_run")
     assert rows == [{"name": "expire", "last_result": {"removed": 0}}]
+
+
+async def test_the_leader_counts_what_has_ended(db: Database, schedulers: list[Any]) -> None:
+    await move(db, 10, await succeeded(db))
+    for scheduler in schedulers[::-1]:
+        await scheduler.roll()
+    rows = await db.fetch("SELECT name, last_result FROM scheduled_run")
+    assert rows == [{"name": "rollups", "last_result": {"removed": 1}}]
+
+
+async def test_the_leader_has_the_nightly_backup_made_and_goes_on_meanwhile(
+    db: Database, schedulers: list[Any], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHOTOCHANGER_HOME", str(config.home))
+    leader, follower, _ = schedulers
+    await leader.renew()
+    await leader.back_up()
+    assert await backups.last(db) is None, "the first night is still to come"
+    await db.fetch("INSERT INTO scheduled_run VALUES ('backup', now() - interval '2 days', '{}')")
+    await follower.back_up()
+    assert backups.kept(config.backups) == []
+    await leader.back_up()
+    await leader.expire()
+    assert await backups.is_running(db)
+    async with asyncio.timeout(20):
+        await leader.backup
+    [kept] = backups.kept(config.backups)
+    last = await backups.last(db)
+    assert last is not None
+    assert last["last_result"] == {"file": kept.name, "bytes": kept.bytes, "left_out": 0}
+    await leader.back_up()
+    assert backups.kept(config.backups) == [kept], "until the next night"

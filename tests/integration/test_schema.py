@@ -10,6 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from photochanger import schema
+from photochanger.permissions import PERMISSIONS
 from photochanger.tables import Row
 
 
@@ -44,6 +45,16 @@ def test_the_row_classes_match_the_migrations(database_url: str) -> None:
         )
         assert compare_metadata(context, Row.metadata) == []
     engine.dispose()
+
+
+def test_the_first_administrator_of_an_older_version_may_do_everything(empty_database: str) -> None:
+    schema.migrate(empty_database, "0003")
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("INSERT INTO account (name, password_hash) VALUES ('admin', '')")
+    schema.migrate(empty_database)
+    with psycopg.connect(empty_database) as connection:
+        [row] = connection.execute("SELECT permissions, is_active FROM account").fetchall()
+    assert row == (list(PERMISSIONS), True)
 
 
 def test_several_processes_may_migrate_at_once(empty_database: str) -> None:

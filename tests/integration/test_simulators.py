@@ -20,8 +20,7 @@ MIX = {"http_500": 3, "http_429": 1}
 
 @pytest.fixture
 def openai() -> Iterator[OpenAI]:
-    simulator = OpenAI()
-    with serving(simulator):
+    with serving(OpenAI()) as simulator:
         yield simulator
 
 

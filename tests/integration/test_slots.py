@@ -9,10 +9,11 @@ from uuid import uuid4
 import pytest
 from PIL import Image
 
-from photochanger import providers, settings, slots, templates
+from photochanger import images, providers, settings, slots, templates
 from photochanger.access import options_of
 from photochanger.db import Database
 from photochanger.failures import InvalidImage, InvalidSettings
+from photochanger.image_pool import ImagePool
 from photochanger.settings import Settings
 from photochanger.slots import Route, Rung, Slot
 from photochanger.storage.local import LocalStorage
@@ -54,6 +55,23 @@ async def test_settings_that_cannot_work_are_refused_by_name(
     assert (await slots.all_slots(db))["slot-001"].version == 1
 
 
+async def test_all_that_is_wrong_with_a_route_is_said_at_once(db: Database) -> None:
+    steps = [
+        Rung(provider="gemini", operation="image_edit", settings={"send_edge": 9}),
+        Rung(provider="nobody", operation="image_edit"),
+        Rung(provider="local", operation="filter"),
+        Rung(provider="turbotext", operation="image_edit", settings={"prompt": "x"}),
+    ]
+    with pytest.raises(InvalidSettings) as refused:
+        slots.check_route(Route(rungs=steps), await settings.load(db))
+    assert {one.field for one in refused.value.errors} == {
+        "route.rungs.0.settings.send_edge",
+        "route.rungs.0.settings.prompt",
+        "route.rungs.1.provider",
+        "route.rungs.3.provider",
+    }
+
+
 async def test_a_provider_that_fetches_from_us_needs_our_address(db: Database) -> None:
     with pytest.raises(InvalidSettings, match="set public_base_url"):
         await saved(db, "turbotext", "image_edit", prompt="x")
@@ -62,15 +80,17 @@ async def test_a_provider_that_fetches_from_us_needs_our_address(db: Database) -
 
 
 async def test_a_template_that_is_not_there_is_refused(db: Database) -> None:
-    with pytest.raises(InvalidSettings, match="There is no template"):
+    with pytest.raises(InvalidSettings, match="There is no template") as refused:
         await saved(db, "gemini", "image_edit", prompt="x", templates=[str(uuid4())])
+    assert [one.field for one in refused.value.errors] == ["route.rungs.0.settings.templates"]
 
 
 async def test_what_is_allowed_but_unwise_is_said(db: Database) -> None:
     slow = await saved(db, "openai", "image_edit", prompt="x", model="gpt-image-2")
-    assert slots.warnings(slow.route, Settings()) == ["openai/image_edit usually takes 50 s; the camera waits 48 s"]
+    [found] = slots.warnings(slow.route, Settings())
+    assert (found.code, found.words) == ("slow", "openai/image_edit usually takes 50 s; the camera waits 48 s")
     old = await saved_again(db, slow, "gemini", model="gemini-2.5-flash-image")
-    assert "about to be retired" in slots.warnings(old.route, Settings())[0]
+    assert [one.code for one in slots.warnings(old.route, Settings())] == ["retiring"]
     good = await saved_again(db, old, "gemini")
     assert slots.warnings(good.route, Settings()) == []
 
@@ -97,7 +117,7 @@ async def test_the_catalogue_is_data(db: Database) -> None:
     ("given", "words"),
     [
         ({"nobody": {}}, "'nobody' is not a provider"),
-        ({"gemini": {"base_url": "https://https://x.example"}}, "gemini.base_url: must be an http"),
+        ({"gemini": {"base_url": "https://https://x.example"}}, "gemini.base_url: It must be an http"),
         ({"gemini": {"api_version": "beta"}}, "gemini.api_version"),
         ({"turbotext": {"poll_s": 0}}, "turbotext.poll_s"),
         ({"openai": {"unknown": 1}}, "openai.unknown"),
@@ -110,6 +130,25 @@ async def test_options_that_cannot_be_are_refused_and_nothing_is_saved(
     with pytest.raises(InvalidSettings, match=words):
         await settings.save(db, {"providers": given})
     assert (await settings.load(db)).providers == {}
+
+
+@pytest.mark.parametrize("address", ["http://10.0.0.7:9001", "http://evil.example", "http://127.0.0.1.evil.example"])
+async def test_a_key_is_not_sent_in_the_open(address: str, db: Database) -> None:
+    for save in (
+        settings.save(db, {"providers": {"openai": {"base_url": address}}}),
+        settings.save_provider(db, "openai", {"base_url": address}, actor="boss"),
+    ):
+        with pytest.raises(InvalidSettings, match="It must be https, since the key is sent there"):
+            await save
+
+
+async def test_a_key_is_sent_by_plain_http_to_this_machine_and_to_where_it_is_allowed(db: Database) -> None:
+    for address in ("http://127.0.0.1:9001", "http://localhost", "http://[::1]:9001", "https://gateway.example"):
+        await settings.save_provider(db, "openai", {"base_url": address}, actor="boss")
+    await settings.save(db, {"allowed_private_hosts": ["10.0.0.7:9001"]})
+    await settings.save_provider(db, "openai", {"base_url": "http://10.0.0.7:9001/v1"}, actor="boss")
+    with pytest.raises(InvalidSettings, match=r"name 10\.0\.0\.7:9001 in allowed_private_hosts"):
+        await settings.save(db, {"allowed_private_hosts": []})
 
 
 async def test_options_of_another_version_stop_that_provider_only(db: Database) -> None:
@@ -140,38 +179,40 @@ async def test_an_address_with_no_port_is_refused(address: str, db: Database) ->
     ],
 )
 async def test_a_template_is_stored_as_every_provider_takes_it(
-    mode: str, form: str, mime: str, db: Database, storage: LocalStorage, tmp_path: Path
+    mode: str, form: str, mime: str, db: Database, storage: LocalStorage, pool: ImagePool, tmp_path: Path
 ) -> None:
     source = tmp_path / "template"
     colour = (200, 30, 30, 120)[: len(mode)]
     Image.new(mode, (5000, 1000), colour).save(source, form)
-    template_id = str(await templates.add(db, storage, source, name="a template"))
+    template_id = str(await templates.add(db, storage, pool, source, name="a template"))
     (found,) = (await templates.files(db, storage, {"template": template_id}))["template"]
     assert found.mime == mime
     picture = opened(found.path.read_bytes())
-    assert max(picture.size) == templates.MAX_EDGE
+    assert max(picture.size) == images.KEPT_EDGE
     (row,) = await templates.listing(db)
     assert (row["mime"], row["width"], row["height"]) == (mime, *picture.size)
     assert storage.keys("tmp") == []
 
 
-async def test_a_damaged_template_is_not_stored(db: Database, storage: LocalStorage, tmp_path: Path) -> None:
+async def test_a_damaged_template_is_not_stored(
+    db: Database, storage: LocalStorage, pool: ImagePool, tmp_path: Path
+) -> None:
     source = tmp_path / "template"
     source.write_bytes(photo(400, 300)[:2000])
     with pytest.raises(InvalidImage):
-        await templates.add(db, storage, source, name="a template")
+        await templates.add(db, storage, pool, source, name="a template")
     assert storage.keys("templates") == storage.keys("tmp") == []
     assert await templates.listing(db) == []
 
 
 async def test_several_templates_come_in_the_order_the_slot_names_them(
-    db: Database, storage: LocalStorage, tmp_path: Path
+    db: Database, storage: LocalStorage, pool: ImagePool, tmp_path: Path
 ) -> None:
     ids = []
     for width in (70, 50, 60):
         source = tmp_path / "template"
         source.write_bytes(photo(width, 40))
-        ids.append(str(await templates.add(db, storage, source, name="a template")))
+        ids.append(str(await templates.add(db, storage, pool, source, name="a template")))
     found = (await templates.files(db, storage, {"templates": ids}))["templates"]
     assert [opened(one.path.read_bytes()).width for one in found] == [70, 50, 60]
     with pytest.raises(InvalidSettings, match="is gone"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from photochanger import jobs, settings
 from photochanger.db import Database
@@ -76,6 +77,15 @@ async def test_settings_out_of_bounds_are_refused_and_nothing_is_saved(db: Datab
         with pytest.raises(InvalidSettings):
             await settings.save(db, change)
     assert await settings.load(db) == before
+
+
+async def test_what_an_earlier_version_took_and_this_one_refuses_counts_as_not_set(db: Database) -> None:
+    for name, value in {"time_zone": "localtime", "public_base_url": "http://a b"}.items():
+        row = {"name": name, "value": Jsonb(value)}
+        await db.fetch("INSERT INTO app_settings (key, value) VALUES (%(name)s, %(value)s)", row)
+    current = await settings.load(db)
+    assert (current.time_zone, current.public_base_url) == ("UTC", None)
+    await settings.save(db, {"t_job_history_d": 30})
 
 
 async def test_a_result_says_when_it_ends_from_the_moment_it_is_final(db: Database) -> None:

@@ -93,7 +93,9 @@ def test_operations_explains_every_log_event_and_no_unknown_one() -> None:
 
 
 def test_operations_explains_every_setting_with_its_default() -> None:
-    table = dict(re.findall(r"^\| `([a-z_]+)` \| ([^|]+?) \|", (DOCS / "operations.md").read_text(), re.MULTILINE))
+    table = dict(
+        re.findall(r"^\| `((?!photochanger_)[a-z_]+)` \| ([^|]+?) \|", (DOCS / "operations.md").read_text(), re.M)
+    )
     defaults = Settings().model_dump(mode="json", exclude=NOT_BY_HAND)
     assert {name: json.loads(value) for name, value in table.items()} == defaults
 
@@ -133,17 +135,13 @@ def test_the_roadmap_says_what_became_of_every_name(name: str) -> None:
     assert re.search(rf"`{re.escape(name)}[/`.*]", (DOCS / "roadmap.md").read_text())
 
 
-def test_every_line_of_the_roadmap_is_there_or_planned_for_a_numbered_issue() -> None:
+def test_every_line_of_the_roadmap_is_there() -> None:
     rows = re.findall(r"^\| (\d\.\d+) \|.*\| (.+) \|$", (DOCS / "roadmap.md").read_text(), re.MULTILINE)
     lines = {0: 2, 1: 4, 2: 4, 3: 9, 4: 7, 5: 4, 6: 4, 7: 4, 8: 3}
     assert [number for number, _ in rows] == [
         f"{phase}.{line}" for phase, count in lines.items() for line in range(1, count + 1)
     ]
-    unclear = [
-        number
-        for number, state in rows
-        if not re.search(r"`(?:tests|spec|web|photochanger)/|planned: issue [2-5]", state)
-    ]
+    unclear = [number for number, state in rows if not re.search(r"`(?:tests|spec|web|photochanger)/", state)]
     assert unclear == []
 
 

@@ -10,11 +10,13 @@ import pytest
 from photochanger.config import PROJECT
 
 FLOORS = {
-    0: {"failures", "states", "deadlines", "config", "images", "process"},
+    0: {"failures", "states", "deadlines", "config", "images", "process", "permissions", "zones"},
     1: {"db", "tables", "storage", "broker", "providers", "tokens", "logs", "metrics", "image_pool", "failpoints",
-        "embedded", "image_server", "network", "schema"},
+        "embedded", "image_server", "bearer", "network", "schema", "dumps", "tarball"},
     2: {"jobs", "slots", "settings", "templates", "accounts", "routing", "retention", "leases", "access", "media",
-        "outside", "readiness", "vault", "admission", "breakers", "gate", "limits", "rungs", "usual"},
+        "outside", "readiness", "vault", "admission", "breakers", "gate", "limits", "rungs", "usual", "audit",
+        "galleries", "rerun", "system", "schedules", "sessions", "logins", "stats", "rollups", "job_list",
+        "job_search", "backups", "restoring", "agreement"},
     3: {"cli"},
 }  # fmt: skip
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}

@@ -110,6 +110,46 @@ def test_the_colour_profile_is_kept(mime: str) -> None:
     assert opened(images.encode(decoded, mime)).info.get("icc_profile") == profile
 
 
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+SCRIPT = b"<script>alert(1)</script>"
+
+
+def enveloped(body: bytes) -> bytes:
+    """``body`` behind a profile's header."""
+    return (128 + len(body)).to_bytes(4) + PROFILE[4:128] + body
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        SCRIPT,
+        enveloped(SCRIPT),
+        enveloped(bytes(4) + SCRIPT),
+        PROFILE[:16] + b"CMYK" + PROFILE[20:],
+        PROFILE[:400],
+    ],
+    ids=["a script", "a header and a script", "no tag and a script", "of inks", "cut short"],
+)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_what_is_no_colour_profile_is_dropped(form: str, profile: bytes) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (20, 20), "red").save(out, form, icc_profile=profile)
+    decoded = images.decode(io.BytesIO(out.getvalue()), max_pixels=PIXELS)
+    assert decoded.info == {}
+    assert len(images.encode(decoded)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("profile", "kept"),
+    [(PROFILE + SCRIPT, {"icc_profile": PROFILE}), (enveloped(PROFILE[128:] + bytes(images.MAX_PROFILE_BYTES)), {})],
+    ids=["something behind it", "too large"],
+)
+def test_no_more_of_a_colour_profile_is_kept_than_there_is(profile: bytes, kept: dict[str, bytes]) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (20, 20), "red").save(out, "JPEG", icc_profile=profile)
+    assert images.decode(io.BytesIO(out.getvalue()), max_pixels=PIXELS).info == kept
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
 def test_every_pixel_mode_ends_as_rgb_or_rgba(mode: str) -> None:
     out = io.BytesIO()

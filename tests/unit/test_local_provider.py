@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from pydantic import ValidationError
 from photochanger import images
 from photochanger.providers.local import FilterSettings, FrameSettings, Local, apply_filter, apply_frame
 from tests.photos import photo
+
+DAY = date(2026, 12, 1)
 
 
 def picture(width: int = 120, height: int = 80) -> Image.Image:
@@ -47,7 +50,9 @@ def frame_file(folder: Path) -> Path:
 @pytest.mark.parametrize("fit", ["crop", "fit"])
 def test_the_photo_fills_the_frames_window_and_only_that(fit: str, tmp_path: Path) -> None:
     red = Image.new("RGB", (400, 400), (255, 0, 0))
-    framed = apply_frame(red, FrameSettings.model_validate({"fit": fit}), frame_file(tmp_path), max_pixels=10**8)
+    framed = apply_frame(
+        red, FrameSettings.model_validate({"fit": fit}), frame_file(tmp_path), came_on=DAY, max_pixels=10**8
+    )
     assert framed.size == (300, 200)
     assert framed.getpixel((10, 10)) == (0, 0, 255)
     assert framed.getpixel((150, 100)) == (255, 0, 0)
@@ -56,14 +61,17 @@ def test_the_photo_fills_the_frames_window_and_only_that(fit: str, tmp_path: Pat
 
 
 def test_without_a_template_a_card_with_caption_is_drawn() -> None:
-    plain = apply_frame(picture(), FrameSettings(), None, max_pixels=10**8)
-    captioned = apply_frame(picture(), FrameSettings(caption="Anna & Boris", date=True), None, max_pixels=10**8)
+    plain = apply_frame(picture(), FrameSettings(), None, came_on=DAY, max_pixels=10**8)
+    wanted = FrameSettings(caption="Anna & Boris", date=True)
+    captioned = apply_frame(picture(), wanted, None, came_on=DAY, max_pixels=10**8)
     assert plain.width == captioned.width > 120
     assert captioned.height > plain.height
     strip = captioned.crop((0, captioned.height - 14, captioned.width, captioned.height))
     darkest, _ = strip.convert("L").getextrema()
     assert isinstance(darkest, int)
     assert darkest < 128, "the caption is written"
+    day_later = apply_frame(picture(), wanted, None, came_on=DAY.replace(day=2), max_pixels=10**8)
+    assert day_later.tobytes() != captioned.tobytes(), "the date is"
 
 
 def test_the_operations_schemas_are_whole() -> None:

@@ -95,20 +95,8 @@ async def write(its: Services, req: falcon.asgi.Request, resp: falcon.asgi.Respo
         "failure": None,
         "result": None,
     }
-    if row["result_sha256"] is not None:
-        current = await its.settings.get()
-        body["result"] = {
-            "url": its.url(
-                req, current, its.result_links, f"/public/results/{row['id']}", row["id"], row["result_expires_at"]
-            ),
-            "mime": row["result_mime"],
-            "bytes": row["result_bytes"],
-            "sha256": row["result_sha256"],
-            "width": row["result_width"],
-            "height": row["result_height"],
-            "expires_at": row["result_expires_at"],
-            "served_by": row["served_by"],
-        }
+    if result := its.result_of(req, await its.settings.get(), row):
+        body["result"] = result.model_dump()
     if row["is_finalized"] and row["status"] != "succeeded":
         body["failure"] = problems.problem(failure_of(row), job_id=str(row["id"]))
     resp.content_type = "application/json"

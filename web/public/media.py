@@ -6,8 +6,7 @@ import falcon.asgi
 
 from photochanger import media
 from photochanger.failures import MediaExpired, MediaNotFound, ResultExpired
-from web.ingest import send_file
-from web.public.results import PICTURE_CSP
+from web.pictures import PICTURE_CSP, send_file
 from web.services import Services
 
 

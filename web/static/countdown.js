@@ -1,5 +1,8 @@
 // Says until when the picture is kept, in the reader's own zone, and counts down to it by the server's clock; at zero
 // the page asks the server again.
+const LANGUAGE = document.documentElement.lang;
+const FORMS = { en: ["one", "other"], ru: ["one", "few", "many"] }[LANGUAGE];
+const plurals = new Intl.PluralRules(LANGUAGE);
 const UNITS = [["days", 86400], ["hours", 3600], ["minutes", 60], ["seconds", 1]];
 const until = document.getElementById("until");
 const left = document.getElementById("left");
@@ -8,7 +11,7 @@ const end = Date.parse(until.dateTime);
 const ahead = Date.parse(left.dataset.now) - Date.now(); // a phone's clock may be wrong; its pace is not
 
 function instant(options) {
-  return new Date(end).toLocaleString(document.documentElement.lang, options);
+  return new Date(end).toLocaleString(LANGUAGE, options);
 }
 
 function words(seconds) {
@@ -16,7 +19,7 @@ function words(seconds) {
   for (const [unit, length] of UNITS) {
     const count = Math.floor(seconds / length);
     seconds -= count * length;
-    if (count || parts.length || unit === "seconds") parts.push(`${count}\u00a0${left.dataset[unit]}`);
+    if (count || parts.length || unit === "seconds") parts.push(`${count}\u00a0${left.dataset[unit].split("|")[FORMS.indexOf(plurals.select(count))]}`);
   }
   return parts.slice(0, 2).join(" ");
 }
