@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -13,7 +14,7 @@ import dramatiq
 from actors import shared
 from photochanger import images, jobs, logs, metrics, retention
 from photochanger.broker.messages import QUEUE
-from photochanger.failures import Failure, InternalError, StorageFull, SyncTimeout, Unavailable
+from photochanger.failures import Failure, InternalError, StorageAway, StorageFull, SyncTimeout, Unavailable
 from photochanger.jobs import Claim
 from photochanger.rungs import AttemptFailed, Served
 from photochanger.storage import RESULTS
@@ -74,9 +75,9 @@ async def _store(claim: Claim, served: Served, began: float) -> None:
     writing = time.monotonic()
     try:
         await asyncio.to_thread(shared.storage.adopt, served.picture.path, key, durable=True)
-    except (OSError, StorageFull) as error:
+    except (OSError, StorageFull, StorageAway) as error:
         # No OSError leaves an actor: one that is a TimeoutError would keep dramatiq's thread asking for ever.
-        failure = error if isinstance(error, StorageFull) else InternalError(f"Storing the picture failed: {error}")
+        failure = error if isinstance(error, Failure) else InternalError(f"Storing the picture failed: {error}")
         await asyncio.to_thread(served.picture.path.unlink, missing_ok=True)
         await _fail(claim, failure, attempt=served.attempt, at=served.at)
         return
@@ -110,4 +111,5 @@ async def _withdraw(claim: Claim, key: str) -> None:
     """Deletes a file that did not become the result; keeps it when the row cannot be asked or says it did."""
     row = await jobs.find(shared.db, claim.job_id)
     if row is None or row["result_file_path"] != key:
-        await retention.delete(shared.storage, [key], kind=RESULTS)
+        with contextlib.suppress(StorageAway):  # it is looked for again, as no row knows it
+            await retention.delete(shared.storage, [key], kind=RESULTS)

@@ -20,6 +20,7 @@ from photochanger.db import Database
 from photochanger.failures import Unavailable
 from photochanger.schedules import BACKUP_LOOK_S, OWN_EVERY_S, SWEEPS_EVERY_S
 from photochanger.storage.local import LocalStorage
+from photochanger.storage.opening import open_storage
 
 LEASE = "scheduler"
 LEASE_S = 15.0
@@ -136,7 +137,7 @@ async def run(loaded: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     db = Database(loaded.require_database_url(), connections=2, application_name="photochanger scheduler")
-    storage = LocalStorage(loaded.media)
+    storage = open_storage(loaded)
     if refusal := await settings.wrong_media_root(db, storage):
         await db.close()
         sys.exit(f"photochanger: {refusal}")

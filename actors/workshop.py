@@ -25,6 +25,7 @@ from photochanger.routing import Router
 from photochanger.rungs import Surroundings
 from photochanger.settings import Fresh
 from photochanger.storage.local import LocalStorage
+from photochanger.storage.opening import open_storage
 from photochanger.tokens import master_keys
 
 #: Seconds between looks at our own running jobs and at overdue ones: what a lost bell costs at most.
@@ -71,7 +72,7 @@ class Workshop(Middleware):
             connections=self.config.worker_connections,
             application_name="photochanger worker",
         )
-        self.storage = LocalStorage(self.config.media)
+        self.storage = open_storage(self.config)
         if refusal := await settings.wrong_media_root(self.db, self.storage):
             return refusal
         keys = master_keys(self.config)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from photochanger import retention
@@ -64,22 +63,21 @@ async def _kind(db: Database, storage: Storage, name: str) -> Kind:
             break
         count, last = count + len(rows), rows[-1]["key"]
         for row in rows:
-            what = await asyncio.to_thread(_compare, storage.path(row["key"]), row["bytes"], row["sha256"])
+            what = await asyncio.to_thread(_compare, storage, row["key"], row["bytes"], row["sha256"])
             if what is not None and await _still_named(db, name, row["key"]):
                 found.append(Difference(row["key"], what))
     return Kind(name, count, found)
 
 
-def _compare(path: Path, size: int, sha256: str | None) -> What | None:
+def _compare(storage: Storage, key: str, size: int, sha256: str | None) -> What | None:
+    length, digest = 0, hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            if path.stat().st_size != size:
-                return "differs"
-            if sha256 is None or hashlib.file_digest(file, "sha256").hexdigest() == sha256:
-                return None
+        for chunk in storage.read(key):
+            length += len(chunk)
+            digest.update(chunk)
     except FileNotFoundError:
         return "missing"
-    return "differs"
+    return None if length == size and sha256 in (None, digest.hexdigest()) else "differs"
 
 
 async def _still_named(db: Database, name: str, key: str) -> bool:

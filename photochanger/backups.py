@@ -202,7 +202,7 @@ def _copy(storage: LocalStorage, writer: Writer, keys: list[str]) -> list[str]:
         try:
             if not NAME.fullmatch(name):
                 raise _Unreadable
-            writer.add(name, _chunks(storage.path(key)))
+            writer.add(name, _chunks(storage, key))
         except _Unreadable:
             left_out.append(key)
     return left_out
@@ -212,12 +212,9 @@ class _Unreadable(Exception):
     """One picture's file; the others are not worse for it."""
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def _chunks(storage: LocalStorage, key: str) -> Iterator[bytes]:
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        yield from storage.read(key)
     except OSError:
         raise _Unreadable from None
 

@@ -16,7 +16,16 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import idna
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 PREFIX = "PHOTOCHANGER_"
 PROJECT = Path(__file__).resolve().parent.parent
@@ -110,8 +119,12 @@ class Config(BaseModel):
     port: int = Field(8000, ge=1, le=65535)
     host: str = "0.0.0.0"  # noqa: S104 - cameras and phones reach the booth's machine over its network
     home: Path = PROJECT / ".photochanger"
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     database_url: str | None = None
     media_root: Path | None = None
+    #: ``s3://bucket/prefix``: the pictures lie there, and the media root is this machine's alone.
+    store_url: str | None = None
     backup_root: Path | None = None
     ingest_password: Annotated[SecretStr, Field(min_length=8)] | None = None
     admin_password: Annotated[SecretStr, Field(min_length=10)] | None = None
@@ -144,6 +157,14 @@ class Config(BaseModel):
             _check_url(value)
         return value.replace("postgres://", "postgresql://", 1) if value else None
 
+    @field_validator("store_url")
+    @classmethod
+    def _s3(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "")
+        if value and (parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc or parts.query or parts.fragment):
+            raise ValueError("It must be s3://bucket or s3://bucket/prefix")
+        return value or None
+
     @field_validator("gemini_api_key", "turbotext_api_key", "openai_api_key")
     @classmethod
     def _key(cls, value: SecretStr | None) -> SecretStr | None:
@@ -154,7 +175,7 @@ class Config(BaseModel):
     def _http(cls, value: str | None) -> str | None:
         return http_address(value) if value else None
 
-    @field_validator("home", "media_root", "backup_root")
+    @field_validator("home", "media_root", "backup_root", "tls_certificate", "tls_key")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         try:
@@ -170,9 +191,21 @@ class Config(BaseModel):
                 ipaddress.ip_network(one, strict=False)
         return value
 
+    @model_validator(mode="after")
+    def _both(self) -> Config:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("PHOTOCHANGER_TLS_CERTIFICATE and PHOTOCHANGER_TLS_KEY go together: set both, or neither")
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """What the web process speaks itself."""
+        return "https" if self.tls_certificate else "http"
+
     @property
     def media(self) -> Path:
-        """The folder all pictures live under; every process of an installation shares it."""
+        """The folder all pictures live under; every process of an installation shares it, or has it to itself where
+        there is a ``store_url``."""
         return self.media_root or self.home / "media"
 
     @property
@@ -223,6 +256,8 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         return Config.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
         name = next(name for name, field in fields.items() if field == first["loc"][0])
         raise ConfigError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
 

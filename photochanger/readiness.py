@@ -10,6 +10,7 @@ import os
 
 from photochanger import schema, settings
 from photochanger.db import Database
+from photochanger.failures import StorageAway
 from photochanger.settings import Settings
 from photochanger.storage.local import LocalStorage
 
@@ -21,7 +22,11 @@ async def migrations(db: Database) -> str | None:
 
 
 async def storage(db: Database, store: LocalStorage) -> str | None:
-    """The media root is this database's own, and can be written."""
+    """The store is there and this database's own, and the media root can be written."""
+    try:
+        await asyncio.to_thread(store.marker)
+    except StorageAway as error:
+        return error.detail
     if refusal := await settings.wrong_media_root(db, store):
         return refusal
     return None if os.access(store.root, os.W_OK) else f"{store.root} cannot be written"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Mapping
 from uuid import UUID, uuid4
 
@@ -93,7 +92,8 @@ def _submission(row: Row, job_id: UUID, key: str, current: Settings, work: Work)
 def _copy(storage: Storage, source: str, key: str) -> None:
     temporary = storage.temporary()
     try:
-        shutil.copyfile(storage.path(source), temporary)
+        with temporary.open("xb") as file:
+            file.writelines(storage.read(source))
         storage.adopt(temporary, key, durable=False)
     except FileNotFoundError:
         raise Conflict("The photo is gone") from None

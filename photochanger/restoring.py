@@ -148,7 +148,7 @@ def _place(file: BinaryIO, storage: LocalStorage, dump: Path, placed: list[str])
                 target.writelines(chunks)
             if name != DUMP:
                 key = name.removeprefix(MEDIA)
-                if not storage.path(key).exists():
+                if not storage.holds(key):
                     placed.append(key)
                 storage.adopt(temporary, key, durable=False)
         os.sync()  # all of them at once: one by one would take a hundred times as long

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from photochanger import images, jobs, logs, metrics, settings
 from photochanger.db import Database
+from photochanger.failures import StorageAway
 from photochanger.jobs import Final
 from photochanger.storage import MEDIA, PAYLOADS, RESULTS, TEMPLATES, TEMPORARY, THUMBNAILS, Storage
 
@@ -25,14 +26,18 @@ DEAD_LETTER_DAYS = 30
 async def drop_payloads(storage: Storage, finals: Iterable[Final | None]) -> int:
     """Deletes the originals of jobs that just became final."""
     keys = [final.drop_payload for final in finals if final is not None and final.drop_payload]
-    return await delete(storage, keys, kind=PAYLOADS)
+    try:
+        return await delete(storage, keys, kind=PAYLOADS)
+    except StorageAway as error:  # what no row knows is looked for again
+        logs.event("cleanup.left", count=len(keys), detail=error.detail)
+        return 0
 
 
 async def delete(storage: Storage, keys: Iterable[str], *, kind: str) -> int:
     keys = list(keys)
     if not keys:
         return 0
-    count = await asyncio.to_thread(lambda: sum(storage.delete(key) for key in keys))
+    count = await asyncio.to_thread(storage.delete, *keys)
     metrics.CLEANUPS.labels(kind).inc(count)
     return count
 

@@ -372,7 +372,8 @@ class Step:
             access = await self._patiently(lambda: self.its.access(self.provider))
             files = await self._patiently(lambda: templates.files(self.its.db, self.its.storage, self.rung.settings))
             zone = ZoneInfo((await self._patiently(self.its.settings)).time_zone)
-            await self._prepare()
+            photo = await self.its.storage.here(self.claim.payload_path)
+            await self._prepare(photo)
         except Failure as failure:
             if _away(failure):
                 raise
@@ -380,7 +381,7 @@ class Step:
         return Request(
             operation=self.rung.operation,
             settings=self.rung.settings,
-            photo=self.its.storage.path(self.claim.payload_path),
+            photo=photo,
             came_on=self.claim.created_at.astimezone(zone).date(),
             max_pixels=self.claim.max_pixels,
             result=self.result,
@@ -399,12 +400,11 @@ class Step:
         if time.monotonic() >= self.deadline:
             raise SyncTimeout(f"The deadline passed before {self.rung.provider} could be asked for the picture")
 
-    async def _prepare(self) -> None:
+    async def _prepare(self, photo: Path) -> None:
         """Writes the photo as it is sent away, once: upright, stripped, scaled to ``send_edge``, a JPEG."""
         if self.sent is not None or self.reference is not None or "send_edge" not in self.rung.settings:
             return
         sent = self._scratch()
-        photo = self.its.storage.path(self.claim.payload_path)
         edge = self.rung.settings["send_edge"]
         try:
             await self._guarded(images.rewrite, photo, sent, "image/jpeg", self.claim.max_pixels, edge)

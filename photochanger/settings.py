@@ -246,12 +246,12 @@ async def wrong_media_root(db: Database, storage: LocalStorage) -> str | None:
     there. While the database is away there is nothing to compare with, and nothing that could go wrong."""
     try:
         known = (await load(db)).media_marker
+        if known is None or known == await asyncio.to_thread(storage.marker):
+            await asyncio.to_thread(storage.prepare)
+            return None
     except Unavailable:
         return None
-    if known is None or known == await asyncio.to_thread(storage.marker):
-        await asyncio.to_thread(storage.prepare)
-        return None
-    return f"PHOTOCHANGER_MEDIA_ROOT: {storage.root} is not the media root this database belongs to"
+    return f"{storage.name} is not where the pictures of this database lie"
 
 
 def invalid(error: ValidationError, *, at: str = "") -> InvalidSettings:

@@ -135,6 +135,8 @@ async def files(db: Database, storage: Storage, settings: Mapping[str, Any]) -> 
 
     Raises:
         InvalidSettings: a template is gone.
+        FileNotFoundError: its file is.
+        StorageAway: it cannot be fetched.
     """
     wanted = named(settings)
     if not wanted:
@@ -143,7 +145,7 @@ async def files(db: Database, storage: Storage, settings: Mapping[str, Any]) -> 
     rows = await db.fetch(
         "SELECT id::text, storage_key, mime FROM template_media WHERE id = ANY(%(ids)s::uuid[])", {"ids": ids}
     )
-    found = {row["id"]: Template(storage.path(row["storage_key"]), row["mime"]) for row in rows}
+    found = {row["id"]: Template(await storage.here(row["storage_key"]), row["mime"]) for row in rows}
     if missing := set(ids) - set(found):
         raise InvalidSettings(f"The template {min(missing)} is gone")
     return {name: [found[one] for one in group] for name, group in wanted.items()}

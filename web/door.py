@@ -10,7 +10,7 @@ from photochanger import access, breakers, network, providers, readiness, usual
 from photochanger.admission import Admission, Coming, Work, work_of
 from photochanger.config import Config
 from photochanger.db import Database
-from photochanger.failures import Failure, StorageFull, Unavailable
+from photochanger.failures import Failure, StorageAway, StorageFull, Unavailable
 from photochanger.limits import Limit
 from photochanger.providers import Options, Provider
 from photochanger.settings import Fresh, Settings
@@ -29,7 +29,7 @@ class Door:
         self.admission = Admission(db)
         self._times: Fresh[Times] = Fresh(lambda: usual.load(db))
         self._closed: Fresh[set[str]] = Fresh(self._not_asked)
-        self._disk: Fresh[tuple[int, str]] = Fresh(lambda: asyncio.to_thread(_disk_of, storage))
+        self._disk: Fresh[tuple[int, str, str | None]] = Fresh(lambda: asyncio.to_thread(_disk_of, storage))
 
     async def work_of(self, slot: Slot, current: Settings) -> Work:
         """What a photo of this slot asks of the workers."""
@@ -66,10 +66,12 @@ class Door:
 
         Raises:
             RateLimited, StorageFull, NoWorkers, QueueFull: with the time after which it may come again.
-            Unavailable: PostgreSQL cannot be reached, or the disk is not there.
+            Unavailable: PostgreSQL or the store cannot be reached, or the disk is not there.
         """
         await self._within_limits(req, resp, slot, current)
-        free_bytes, marker = await self._disk.get()
+        free_bytes, marker, away = await self._disk.get()
+        if away is not None:
+            raise StorageAway(away, retry_after_s=10)
         if current.media_marker not in (None, marker):
             raise Unavailable("The disk that holds the pictures is not there", retry_after_s=10)
         if full := readiness.room(free_bytes, current):
@@ -92,9 +94,11 @@ class Door:
         await rates.take(self._db, resp, wanted, what="photos")
 
 
-def _disk_of(storage: Storage) -> tuple[int, str]:
-    """Its free bytes, and whose it is."""
+def _disk_of(storage: Storage) -> tuple[int, str, str | None]:
+    """Its free bytes, whose it is, and why it cannot be used."""
     try:
-        return storage.free_bytes(), storage.marker()
+        return storage.free_bytes(), storage.marker(), None
     except OSError:
-        return 0, ""
+        return 0, "", None
+    except StorageAway as error:
+        return 0, "", error.detail

@@ -129,9 +129,8 @@ class Ingest:
             QueueFull: it could not be served in time.
         """
         path = f"{PAYLOADS}/{job_id}.{upload.header.extension}"
-        # Not durable on purpose: after a power cut nobody waits for this photo any more. A rename alone is no work for
-        # a thread.
-        self._its.storage.adopt(upload.photo, path, durable=False)
+        # Not durable on purpose: after a power cut nobody waits for this photo any more.
+        await self._its.storage.receive(upload.photo, path)
         elapsed_s = time.monotonic() - began
         submitted = None
         try:
@@ -218,7 +217,7 @@ class Ingest:
         resp.set_header("PhotoChanger-Served-By", row["served_by"])
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Content-Type-Options", "nosniff")
-        path = self._its.storage.path(row["result_file_path"])
+        path = await self._its.pictures.file(row["result_file_path"])
         name = f"{job_id}.{images.EXTENSIONS[row['result_mime']]}"
         if slot.options.answer == "multipart":
             await _multipart(resp, row, path, name, link)

@@ -49,7 +49,7 @@ class Pictures:
         resp.set_header("Content-Disposition", f'{kind}; filename="{name}"')
         if not_modified(req, resp, row["result_sha256"], row["finalized_at"]):
             return
-        path = self._storage.path(row["result_file_path"])
+        path = await self.file(row["result_file_path"])
         total = row["result_bytes"]
         span = asked_range(req, total, row["result_sha256"])
         if span is None:
@@ -59,6 +59,18 @@ class Pictures:
         resp.status = 206
         resp.set_header("Content-Range", f"bytes {first}-{last}/{total}")
         await send_file(resp, path, total, start=first, length=last - first + 1)
+
+    async def file(self, key: str) -> Path:
+        """Where a stored picture can be read.
+
+        Raises:
+            ResultExpired: it is gone.
+            StorageAway: it cannot be fetched.
+        """
+        try:
+            return await self._storage.here(key)
+        except FileNotFoundError:
+            raise ResultExpired() from None
 
     def _common(self, resp: falcon.asgi.Response, row: Row) -> None:
         resp.set_header("PhotoChanger-Result-Expires-At", row["result_expires_at"].isoformat())
@@ -75,24 +87,21 @@ class Pictures:
         resp.content_type = "image/webp"
         if not_modified(req, resp, etag, row["finalized_at"]):
             return
-        path = self._storage.path(f"{THUMBNAILS}/{row['id']}-{size}.webp")
-        if not await asyncio.to_thread(path.exists):
+        key = f"{THUMBNAILS}/{row['id']}-{size}.webp"
+        if not await asyncio.to_thread(self._storage.holds, key):
             async with self._one_thumbnail:
-                await self._make_thumbnail(row, size)
+                if not await asyncio.to_thread(self._storage.holds, key):
+                    await asyncio.to_thread(self._keep, await self._made_small(row["result_file_path"], size), key)
+        path = await self.file(key)
         try:
             size_bytes = (await asyncio.to_thread(path.stat)).st_size
         except FileNotFoundError:
             raise ResultExpired() from None
         await send_file(resp, path, size_bytes)
 
-    async def _make_thumbnail(self, row: Row, size: int) -> None:
-        key = f"{THUMBNAILS}/{row['id']}-{size}.webp"
-        if not await asyncio.to_thread(self._storage.path(key).exists):
-            await asyncio.to_thread(self._keep, await self._made_small(row["result_file_path"], size), key)
-
     async def _made_small(self, key: str, size: int) -> bytes:
         try:
-            path = self._storage.path(key)
+            path = await self._storage.here(key)
             return await self._pool.run(images.thumbnail, path, size, timeout_s=THUMBNAIL_S)
         except FileNotFoundError:
             raise ResultExpired() from None

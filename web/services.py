@@ -15,7 +15,7 @@ from photochanger.failures import SlotDisabled, SlotNotFound
 from photochanger.image_pool import ImagePool
 from photochanger.settings import Fresh, Settings
 from photochanger.slots import Slot
-from photochanger.storage.local import LocalStorage
+from photochanger.storage.opening import open_storage
 from photochanger.tokens import Links, master_keys
 from web.door import Door
 from web.live import Live
@@ -35,7 +35,7 @@ class Services:
         self.db = Database(
             config.require_database_url(), connections=config.web_connections, application_name="photochanger web"
         )
-        self.storage = LocalStorage(config.media)
+        self.storage = open_storage(config)
         self.pool = ImagePool(1)
         self.pictures = Pictures(self.storage, self.pool)
         self.settings: Fresh[Settings] = Fresh(lambda: settings.load(self.db))

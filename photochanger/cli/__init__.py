@@ -260,9 +260,9 @@ def _json(name: str, text: str) -> Any:
 async def _template(arguments: argparse.Namespace, settings: Config, url: str) -> int:
     from photochanger import templates
     from photochanger.image_pool import ImagePool
-    from photochanger.storage.local import LocalStorage
+    from photochanger.storage.opening import open_storage
 
-    storage = LocalStorage(settings.media)
+    storage = open_storage(settings)
     storage.prepare()
     async with _opened(url) as db:
         if arguments.action == "add":

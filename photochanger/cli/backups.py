@@ -18,7 +18,7 @@ from photochanger.config import Config, ConfigError
 from photochanger.db import Database
 from photochanger.failures import Conflict, Failure
 from photochanger.process import die_with_parent
-from photochanger.storage.local import LocalStorage
+from photochanger.storage.opening import open_storage
 from photochanger.tarball import Manifest
 
 #: Differences of one kind that are printed; ``--json`` has all.
@@ -55,7 +55,7 @@ async def backup(arguments: argparse.Namespace, config: Config, db: Database) ->
     gone: list[str] = []
     async with backups.held(db, holder) as held:
         try:
-            storage = LocalStorage(config.media)
+            storage = open_storage(config)
             storage.prepare()
             path = backups.target(config, arguments.file)
             current = await settings.load(db)
@@ -144,7 +144,7 @@ async def restore(arguments: argparse.Namespace, config: Config, db: Database) -
     """Restores a backup, and says what is left to do."""
     from photochanger import restoring, tokens, vault
 
-    storage = LocalStorage(config.media)
+    storage = open_storage(config)
     config.media.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         manifest = await restoring.restore(db, storage, arguments.file, replace=arguments.replace)
@@ -167,7 +167,7 @@ async def audit(arguments: argparse.Namespace, config: Config, db: Database) -> 
     """Prints every kind of files with what is wrong with them."""
     from photochanger import agreement
 
-    storage = LocalStorage(config.media)
+    storage = open_storage(config)
     storage.prepare()
     kinds = await agreement.look(db, storage)
     wrong = sum(len(kind.differences) for kind in kinds)

@@ -11,7 +11,7 @@ from photochanger import providers as drivers
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.failures import Failure
-from photochanger.storage.local import LocalStorage
+from photochanger.storage.opening import open_storage
 
 #: Bytes free under the media root that an evening needs: 1000 results of 5 MB, and their originals.
 ENOUGH_BYTES = 10 * 1024**3
@@ -42,9 +42,10 @@ async def _database(config: Config, db: Database) -> AsyncIterator[str]:
 
 
 async def _pictures(config: Config, db: Database) -> AsyncIterator[str]:
-    if words := await readiness.storage(db, LocalStorage(config.media)):
+    storage = open_storage(config)
+    if words := await readiness.storage(db, storage):
         yield words
-    free = LocalStorage(config.media).free_bytes()
+    free = storage.free_bytes()
     reserve = (await settings.load(db)).disk_reserve_bytes
     if free < reserve:
         yield f"photos are refused: {free / 1024**3:.1f} GiB are free and {reserve / 1024**3:.1f} are kept in reserve"

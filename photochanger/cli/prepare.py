@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from photochanger import accounts, settings, slots, tokens, vault
 from photochanger.config import Config, ConfigError
 from photochanger.db import Database
-from photochanger.storage.local import LocalStorage
+from photochanger.storage.opening import open_storage
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ async def prepare(config: Config) -> Shown:
     try:
         await vault.adopt_master_keys(db, tokens.master_keys(config))
         await slots.create_first(db)
-        storage = LocalStorage(config.media)
+        storage = open_storage(config)
         try:
             if refusal := await settings.wrong_media_root(db, storage):
                 raise ConfigError(refusal)

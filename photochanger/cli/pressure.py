@@ -44,14 +44,14 @@ async def limits(arguments: argparse.Namespace, config: Config, db: Database) ->
 async def cancel(arguments: argparse.Namespace, config: Config, db: Database) -> int:
     """Cancels one job."""
     from photochanger import audit, jobs, retention
-    from photochanger.storage.local import LocalStorage
+    from photochanger.storage.opening import open_storage
 
     try:
         job_id = UUID(arguments.job)
     except ValueError:
         raise ConfigError(f"{arguments.job!r} is not a job's id") from None
     final = await jobs.cancel(db, job_id, detail="Cancelled by an administrator")
-    await retention.drop_payloads(LocalStorage(config.media), [final])
+    await retention.drop_payloads(open_storage(config), [final])
     if final is None:
         row = await jobs.find(db, job_id)
         raise ConfigError(f"it has ended already: {row['status']}" if row else "there is no such job")

@@ -20,6 +20,7 @@ import httpx
 import psutil
 
 from photochanger import accounts, logs, metrics, network, schema
+from photochanger.cli import certificate
 from photochanger.cli.prepare import Shown, prepare
 from photochanger.config import PROJECT, Config, ConfigError
 from photochanger.embedded import EmbeddedPostgres
@@ -50,6 +51,7 @@ def up(config: Config) -> None:
         raise ConfigError(f"PHOTOCHANGER_HOME: {config.home} cannot be made: {error.strerror}") from None
     with only_one(config):
         _check_port(config)
+        certificate.host_of(config)
         _end_leftovers(config)
         server = None
         try:
@@ -187,9 +189,12 @@ class Supervisor:
         listen = f"--host {config.host} --port {config.port} --http web.protocol:Protocol --no-proxy-headers"
         quiet = "--no-access-log --no-server-header --log-level warning"
         stop = f"--timeout-graceful-shutdown {STOP_S:.0f}"
+        tls = []
+        if config.tls_certificate and config.tls_key:
+            tls = ["--ssl-certfile", str(config.tls_certificate), "--ssl-keyfile", str(config.tls_key)]
         threads = f"--processes 1 --threads {config.worker_threads}"
         return {
-            "web": f"uvicorn web.app:app {listen} {quiet} {stop}".split(),
+            "web": [*f"uvicorn web.app:app {listen} {quiet} {stop}".split(), *tls],
             "worker": f"dramatiq actors {threads} --skip-logging --worker-shutdown-timeout {STOP_S * 1000:.0f}".split(),
             "scheduler": ["actors.scheduler"],
         }
@@ -266,10 +271,10 @@ async def _ready(config: Config) -> bool:
     """Whether ``/readyz`` says yes within ``READY_S``."""
     until = time.monotonic() + READY_S
     host = _reachable(config.host)
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=False) as client:  # noqa: S501 - this machine asks itself
         while time.monotonic() < until:
             with contextlib.suppress(httpx.HTTPError):
-                if (await client.get(f"http://{host}:{config.port}/readyz", timeout=2)).status_code == 200:
+                if (await client.get(f"{config.scheme}://{host}:{config.port}/readyz", timeout=2)).status_code == 200:
                     return True
             await asyncio.sleep(0.05)
     return False
@@ -280,11 +285,13 @@ def _reachable(host: str) -> str:
 
 
 def _banner(config: Config, shown: Shown) -> str:
-    address = f"http://{_reachable(config.host)}:{config.port}"
+    named, in_network = certificate.host_of(config), network.address_of(config.host)
+    address = f"{config.scheme}://{named or _reachable(config.host)}:{config.port}"
     home = f"PHOTOCHANGER_HOME={shlex.quote(str(config.home))} " if config.has_own_home else ""
     command = f"{home}{shlex.quote(str(Path(sys.executable).parent / 'photochanger'))}"
-    network_address = network.address_of(config.host)
-    elsewhere = f"   (in this network: http://{network_address}:{config.port})" if network_address else ""
+    elsewhere = (
+        f"   (in this network: {config.scheme}://{in_network}:{config.port})" if in_network and not named else ""
+    )
     # What the environment has brought may be nobody's to read here.
     if config.ingest_password:
         ingest, send = "as set by PHOTOCHANGER_INGEST_PASSWORD", '"password=$PHOTOCHANGER_INGEST_PASSWORD"'

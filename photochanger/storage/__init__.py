@@ -6,6 +6,7 @@ key in one step, so that nobody ever sees half a picture.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -15,10 +16,14 @@ KINDS = (PAYLOADS, RESULTS, TEMPLATES, THUMBNAILS, MEDIA, TEMPORARY)
 
 
 class Storage(Protocol):
-    """The store all processes of an installation share. Every method blocks: call it in a thread."""
+    """The store all processes of an installation share. Every method that is not ``async`` blocks: call it in a thread.
+
+    Raises:
+        StorageAway: it is another machine, and cannot be reached: all but ``temporary`` and ``free_bytes``.
+    """
 
     def temporary(self) -> Path:
-        """A fresh path on the store's own file system, for a file that is not finished yet."""
+        """A fresh path on this machine, for a file that is not finished yet."""
         ...
 
     def adopt(self, temporary: Path, key: str, *, durable: bool) -> None:
@@ -29,16 +34,34 @@ class Storage(Protocol):
         """
         ...
 
-    def path(self, key: str) -> Path:
-        """Where ``key``'s bytes can be read on this machine.
+    async def receive(self, temporary: Path, key: str) -> None:
+        """Adopts what need not be durable, as quickly as can be."""
+        ...
+
+    async def here(self, key: str) -> Path:
+        """Where ``key``'s bytes can be read on this machine for the next minutes. Whether they are there shows when it
+        is opened, or here.
 
         Raises:
             ValueError: not a key.
+            FileNotFoundError: it is not there.
         """
         ...
 
-    def delete(self, key: str) -> bool:
-        """Deletes ``key``; False when it was not there."""
+    def read(self, key: str) -> Iterator[bytes]:
+        """``key``'s bytes, piece by piece, leaving nothing of them on this machine.
+
+        Raises:
+            ValueError, FileNotFoundError: as ``here``.
+        """
+        ...
+
+    def holds(self, key: str) -> bool:
+        """Whether ``key`` is there."""
+        ...
+
+    def delete(self, *keys: str) -> int:
+        """Deletes them; how many were there, as far as can be told."""
         ...
 
     def marker(self) -> str:
@@ -46,7 +69,7 @@ class Storage(Protocol):
         ...
 
     def free_bytes(self) -> int:
-        """Bytes that may still be written."""
+        """Bytes that may still be written on this machine."""
         ...
 
     def keys(self, kind: str) -> list[tuple[str, float]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from photochanger.failures import StorageFull
@@ -14,6 +16,7 @@ from photochanger.storage import KINDS, TEMPORARY
 
 _KEY = re.compile(rf"({'|'.join(KINDS)})/[A-Za-z0-9][A-Za-z0-9._-]{{0,120}}")
 MARKER = ".photochanger-media"
+READ_BYTES = 256 * 1024
 
 
 class LocalStorage:
@@ -21,18 +24,23 @@ class LocalStorage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        #: The setting it comes from, and its value.
+        self.name = f"PHOTOCHANGER_MEDIA_ROOT: {root}"
 
     def prepare(self) -> str:
-        """Creates the folders and the marker. Returns the marker: the same on every process that shares this root."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for kind in KINDS:
-            (self.root / kind).mkdir(exist_ok=True, mode=0o700)
+        """Creates the folders and the marker. Returns the marker: the same on every process that shares this store."""
+        self.make_folders()
         if not self.marker():
             made = self.temporary()
             made.write_text(uuid.uuid4().hex)
             fsync(made)
             os.replace(made, self.root / MARKER)
         return self.marker()
+
+    def make_folders(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for kind in KINDS:
+            (self.root / kind).mkdir(exist_ok=True, mode=0o700)
 
     def marker(self) -> str:
         """Which media root this is; empty where there is none, as when its disk is not mounted."""
@@ -55,17 +63,38 @@ class LocalStorage:
         except OSError as error:
             raise full_or(error) from error
 
+    async def receive(self, temporary: Path, key: str) -> None:
+        self.adopt(temporary, key, durable=False)  # a rename alone is no work for a thread
+
+    async def here(self, key: str) -> Path:
+        return self.path(key)
+
+    def read(self, key: str) -> Iterator[bytes]:
+        with self.path(key).open("rb") as file:
+            while chunk := file.read(READ_BYTES):
+                yield chunk
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def holds(self, key: str) -> bool:
+        return self.path(key).exists()
+
     def path(self, key: str) -> Path:
+        """Where it lies, or would.
+
+        Raises:
+            ValueError: not a key.
+        """
         if not _KEY.fullmatch(key):
             raise ValueError(f"not a storage key: {key!r}")
         return self.root / key
 
-    def delete(self, key: str) -> bool:
-        try:
-            self.path(key).unlink()
-        except FileNotFoundError:
-            return False
-        return True
+    def delete(self, *keys: str) -> int:
+        count = 0
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError):
+                self.path(key).unlink()
+                count += 1
+        return count
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.root).free

@@ -310,7 +310,7 @@ def test_another_media_root_for_the_same_database_is_refused(tmp_path: Path, dat
         pass
     elsewhere = {"PHOTOCHANGER_MEDIA_ROOT": str(tmp_path / "elsewhere")}
     other = Installation(tmp_path / "a", database_url=database_url, env=elsewhere)
-    with pytest.raises(AssertionError, match=r"PHOTOCHANGER_MEDIA_ROOT: .* is not the media root"):
+    with pytest.raises(AssertionError, match=r"PHOTOCHANGER_MEDIA_ROOT: .* is not where the pictures"):
         other.start()
 
 

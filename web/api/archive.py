@@ -64,7 +64,7 @@ async def _packed(storage: Storage, rows: list[Row], zone: tzinfo) -> AsyncItera
 def _add(archive: zipfile.ZipFile, storage: Storage, row: Row, zone: tzinfo) -> None:
     at = row["created_at"].astimezone(zone)
     try:
-        data = storage.path(row["result_file_path"]).read_bytes()
+        data = b"".join(storage.read(row["result_file_path"]))
     except FileNotFoundError:  # it expired while the others were sent
         return
     archive.writestr(zipfile.ZipInfo(_name(row, at), at.timetuple()[:6]), data)

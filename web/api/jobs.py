@@ -262,7 +262,7 @@ class JobOriginal:
         resp.set_header("Content-Security-Policy", PICTURE_CSP)
         name = f"{row['id']}-original.{images.EXTENSIONS[row['payload_mime']]}"
         resp.set_header("Content-Disposition", f'inline; filename="{name}"')
-        await send_file(resp, self._its.storage.path(row["payload_path"]), row["payload_bytes"])
+        await send_file(resp, await self._its.pictures.file(row["payload_path"]), row["payload_bytes"])
 
 
 def job_key(job_id: str) -> UUID:

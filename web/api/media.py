@@ -178,7 +178,7 @@ class TemplatePicture:
             await self._its.pictures.small(req, resp, {**row, "modified_at": row["created_at"]}, asked.size)
             return
         resp.content_type = row["mime"]
-        await send_file(resp, self._its.storage.path(row["storage_key"]), row["bytes"])
+        await send_file(resp, await self._its.pictures.file(row["storage_key"]), row["bytes"])
 
 
 class CachePurge:

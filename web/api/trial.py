@@ -124,7 +124,7 @@ class SlotTestRun:
         )
 
     async def _submit(self, upload: Upload, submission: Submission, coming: Coming) -> Submitted:
-        self._its.storage.adopt(upload.photo, submission.payload_path, durable=False)
+        await self._its.storage.receive(upload.photo, submission.payload_path)
         submitted: Submitted | None = None
         try:
             submitted = await jobs.submit(self._its.db, submission)

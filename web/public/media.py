@@ -27,7 +27,7 @@ class Media:
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.set_header("Content-Security-Policy", PICTURE_CSP)
         try:
-            await send_file(resp, self._its.storage.path(row["storage_key"]), row["bytes"])
+            await send_file(resp, await self._its.pictures.file(row["storage_key"]), row["bytes"])
         except ResultExpired:  # revoked while we looked
             raise MediaExpired() from None
 
