@@ -29,6 +29,8 @@ from photochanger.process import die_with_parent
 #: Seconds a part may take to end by itself: the longest deadline, and time to say so.
 STOP_S = 70.0
 READY_S = 60.0
+#: Connections that may wait to be accepted, where the system's own limit (net.core.somaxconn) lets them.
+BACKLOG = 2048
 RESTART_PAUSE_S = (0.1, 1.0)
 #: Seconds between looks at whether PostgreSQL lives.
 DATABASE_LOOK_S = 1.0
@@ -50,8 +52,8 @@ def up(config: Config) -> None:
     except OSError as error:
         raise ConfigError(f"PHOTOCHANGER_HOME: {config.home} cannot be made: {error.strerror}") from None
     with only_one(config):
-        _check_port(config)
         certificate.host_of(config)
+        listening = _listen(config)
         _end_leftovers(config)
         server = None
         try:
@@ -61,10 +63,11 @@ def up(config: Config) -> None:
             assert config.database_url is not None
             _write_private(config.run_dir / "database_url", config.database_url)
             schema.migrate(config.database_url)
-            asyncio.run(_serve(config, server))
+            asyncio.run(_serve(config, server, listening))
         finally:
             for number in _stops():  # the loop has given them back; what is left is short, and must be done
                 signal.signal(number, signal.SIG_IGN)
+            listening.close()
             if server is not None:
                 server.stop()
             for name in ("database_url", "processes"):
@@ -98,18 +101,21 @@ def only_one(config: Config) -> Iterator[None]:
             (config.run_dir / "lock").unlink(missing_ok=True)
 
 
-def _check_port(config: Config) -> None:
+def _listen(config: Config) -> socket.socket:
+    """The socket that every web process is given: while none is there, who comes waits for the next one."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((config.host, config.port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise ConfigError(
-                    f"PORT: {config.port} is in use; choose another, like PORT={config.port + 1}"
-                ) from None
-            raise ConfigError(f"PHOTOCHANGER_HOST: cannot listen on {config.host}: {error.strerror}") from None
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts has it too
+    try:
+        listening.bind((config.host, config.port))
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"PORT: {config.port} is in use; choose another, like PORT={config.port + 1}") from None
+        raise ConfigError(f"PHOTOCHANGER_HOST: cannot listen on {config.host}: {error.strerror}") from None
+    return listening
 
 
 def _end_leftovers(config: Config) -> None:
@@ -134,9 +140,9 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-async def _serve(config: Config, server: EmbeddedPostgres | None) -> None:
+async def _serve(config: Config, server: EmbeddedPostgres | None, listening: socket.socket) -> None:
     shown = await prepare(config)
-    supervisor = Supervisor(config, server)
+    supervisor = Supervisor(config, server, listening)
     loop = asyncio.get_running_loop()
     for number in _stops():
         loop.add_signal_handler(number, supervisor.stop)
@@ -154,9 +160,10 @@ async def _serve(config: Config, server: EmbeddedPostgres | None) -> None:
 class Supervisor:
     """Starts the parts, restarts what dies; stops web first, while the workers still answer it."""
 
-    def __init__(self, config: Config, server: EmbeddedPostgres | None) -> None:
+    def __init__(self, config: Config, server: EmbeddedPostgres | None, listening: socket.socket) -> None:
         self._config = config
         self._server = server
+        self._listening = listening
         self.stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._processes: dict[str, asyncio.subprocess.Process] = {}
@@ -180,13 +187,16 @@ class Supervisor:
         if self._server is not None:
             keepers["postgresql"] = asyncio.create_task(self._keep_database(self._server))
         await self.stopping.wait()
-        await self._end("web")
+        ending = asyncio.create_task(self._end("web"))
+        await asyncio.sleep(0)  # it is told first
+        self._listening.shutdown(socket.SHUT_RDWR)  # nobody will come for those who come now
+        await ending
         await asyncio.gather(self._end("worker"), self._end("scheduler"))
         await asyncio.gather(*keepers.values())
 
     def _parts(self) -> dict[str, list[str]]:
         config = self._config
-        listen = f"--host {config.host} --port {config.port} --http web.protocol:Protocol --no-proxy-headers"
+        listen = f"--fd {self._listening.fileno()} --http web.protocol:Protocol --no-proxy-headers"
         quiet = "--no-access-log --no-server-header --log-level warning"
         stop = f"--timeout-graceful-shutdown {STOP_S:.0f}"
         tls = []
@@ -242,6 +252,7 @@ class Supervisor:
             stdin=asyncio.subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=die_with_parent,
+            pass_fds=[self._listening.fileno()] if argv[0] == "uvicorn" else [],
         )
 
     def _record(self) -> None:
