@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 # Tests wait more than they compute: three at a time keep two cores busy.
-.PHONY: help up test check lint format types contract ui alerts chaos chaos-quick bench load lock
+.PHONY: help up test check lint format types contract ui ops chaos chaos-quick bench load lock
 python := .venv/bin/python
 
 help: ## List what can be made
@@ -38,9 +38,9 @@ ui: ## Walk the pages in Chromium; screenshots go to build/screenshots
 	@ops/install.sh dev
 	@$(python) -m pytest -n 3 tests/ui
 
-alerts: ## Have promtool (Debian's package prometheus) fire every alert rule
+ops: ## Have promtool, nginx and systemd try what ops ships (Debian: prometheus, nginx-light, systemd)
 	@ops/install.sh dev
-	@$(python) -m pytest -n 3 tests/alerts
+	@$(python) -m pytest -n 3 tests/alerts tests/deployment
 
 chaos: chaos-quick ## Every fault: workers killed, PostgreSQL crashed, providers dead or slow, far too many photos
 	@$(python) -m pytest tests/chaos -m full

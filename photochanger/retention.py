@@ -28,8 +28,8 @@ async def drop_payloads(storage: Storage, finals: Iterable[Final | None]) -> int
     keys = [final.drop_payload for final in finals if final is not None and final.drop_payload]
     try:
         return await delete(storage, keys, kind=PAYLOADS)
-    except StorageAway as error:  # what no row knows is looked for again
-        logs.event("cleanup.left", count=len(keys), detail=error.detail)
+    except StorageAway:  # what no row knows is looked for again
+        logs.event("scratch.left", exc_info=True)
         return 0
 
 

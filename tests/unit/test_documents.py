@@ -81,8 +81,8 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_readme_names_every_environment_variable_and_no_unknown_one() -> None:
-    named = set(re.findall(rf"\b(?:{PREFIX}[A-Z_]+|PORT)\b", (PROJECT / "README.md").read_text()))
+def test_deployment_names_every_environment_variable_and_no_unknown_one() -> None:
+    named = set(re.findall(rf"\b(?:{PREFIX}[A-Z_]+|PORT)\b", (DOCS / "deployment.md").read_text()))
     assert named == {"PORT" if field == "port" else PREFIX + field.upper() for field in Config.model_fields}
 
 
