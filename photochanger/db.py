@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from photochanger.failures import Unavailable
+from photochanger.failures import StorageFull, Unavailable
 
 set_json_loads(orjson.loads)
 
@@ -56,11 +56,14 @@ class Database:
 
         Raises:
             Unavailable: PostgreSQL cannot be reached, or the connection was lost.
+            StorageFull: its disk is full.
         """
         try:
             await self._pool.open()
             async with self._pool.connection() as connection:
                 yield connection
+        except psycopg.errors.DiskFull as error:
+            raise StorageFull("The disk that holds the database is full") from error
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
             raise Unavailable("The database cannot be reached", retry_after_s=2) from error
 

@@ -28,6 +28,8 @@ from photochanger.config import ConfigError
 SETTINGS = {"max_connections": "200"}
 #: Seconds for which a start is tried again: until they notice, what a killed server leaves running holds its memory.
 OUTLIVED_S = 10.0
+#: Written once the server has run: without it a folder is no database yet.
+_OURS = "photochanger.conf"
 
 
 def programs() -> Path | None:
@@ -55,6 +57,7 @@ class EmbeddedPostgres:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._scratch.mkdir(mode=0o700, exist_ok=True)
         self._forget_another()
+        self._put_unfinished_aside()
         os.environ["XDG_RUNTIME_DIR"] = str(self._scratch)
         saved, os.environ["TMPDIR"] = os.environ.get("TMPDIR"), str(self._scratch)
         tempfile.tempdir = None
@@ -94,6 +97,19 @@ class EmbeddedPostgres:
         fatal = [line for line in lines if "FATAL:" in line or "PANIC:" in line]
         return f"{fatal[-1] if fatal else 'it says nothing'} ({log})"
 
+    def _put_unfinished_aside(self) -> None:
+        """What a first start leaves that was killed before the server had run: nobody has stored anything in it."""
+        if not self.folder.exists() or (self.folder / _OURS).exists() or self.is_running():
+            return
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.name() in ("initdb", "postgres") and str(self.folder) in process.cmdline():
+                    process.kill()  # it outlived who started it
+                    process.wait(10)
+        aside = self.folder.with_name(f"{self.folder.name}.unfinished")
+        shutil.rmtree(aside, ignore_errors=True)
+        self.folder.rename(aside)
+
     def _forget_another(self) -> None:
         """After a reboot the number of our dead server may be that of another program, which would be taken for it."""
         recorded = self.folder / "postmaster.pid"
@@ -104,16 +120,16 @@ class EmbeddedPostgres:
 
     def _configure(self) -> None:
         """Writes ``SETTINGS`` where they are not in force yet, and restarts the server for them once."""
-        ours = self.folder / "photochanger.conf"
+        ours = self.folder / _OURS
         wanted = "".join(f"{name} = {value}\n" for name, value in SETTINGS.items())
         if ours.exists() and ours.read_text() == wanted:
             return
-        ours.write_text(wanted)
         main = self.folder / "postgresql.conf"
-        include = "include 'photochanger.conf'\n"
+        include = f"include_if_exists '{_OURS}'\n"
         if include not in main.read_text():
             with main.open("a") as file:
                 file.write(include)
+        ours.write_text(wanted)
         os.chmod(ours, 0o644)
         self.restart("fast")
 

@@ -16,6 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_S = 10.0
 #: Bytes of a request's head, and of its trailers; browsers and cameras send less than one, and none.
 HEAD_BYTES = 64 * 1024
+#: How an IPv4 address is told on a socket of both (RFC 4291, 2.5.5.2).
+_MAPPED = "::ffff:"
 
 
 class Protocol(HttpToolsProtocol):
@@ -30,6 +32,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client is not None and self.client[0].startswith(_MAPPED):
+            self.client = self.client[0].removeprefix(_MAPPED), self.client[1]
         self._watch()
 
     def data_received(self, data: bytes) -> None:

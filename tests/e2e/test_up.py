@@ -194,6 +194,20 @@ def test_a_database_that_dies_is_started_again(embedded: Installation) -> None:
     until(lambda: embedded.post(photo(next(sizes), 48)).status_code == 200, within_s=30, what="a picture")
 
 
+def test_a_first_start_that_was_killed_while_it_made_the_database_is_begun_anew(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    killed = Installation(home)
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(killed.start)
+        until(lambda: (home / "pg" / "PG_VERSION").exists(), within_s=30, what="a database begun")
+        killed.process.kill()
+        with pytest.raises(AssertionError, match="it did not start"):
+            starting.result(60)
+    with Installation(home) as running:
+        assert running.post(photo()).status_code == 200
+        assert (home / "pg.unfinished").is_dir()
+
+
 def test_after_a_power_cut_a_command_starts_a_server_for_itself(tmp_path: Path) -> None:
     with Installation(tmp_path / "home") as running:
         recorded = running.home / "pg" / "postmaster.pid"
@@ -326,3 +340,16 @@ def test_another_homes_master_key_for_the_same_database_is_refused_until_it_begi
     assert "0 stored keys are forgotten" in other.done("secrets", "reset")
     with other:
         assert other.post(photo(64, 48)).status_code == 200
+
+
+def test_every_network_is_that_of_both_kinds_of_addresses(tmp_path: Path, database_url: str) -> None:
+    with Installation(tmp_path / "home", database_url=database_url, env={"PHOTOCHANGER_HOST": "::"}) as running:
+        for host in ("127.0.0.1", "[::1]"):
+            wrong = httpx.post(
+                f"http://{host}:{running.port}/api/login",
+                json={"name": "nobody", "password": "x" * 12},
+                trust_env=False,
+            )
+            assert wrong.status_code == 401
+        told = running.sql("SELECT address FROM audit WHERE action = 'login.failed' ORDER BY id")
+        assert [one["address"] for one in told] == ["127.0.0.1", "::1"]
