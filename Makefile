@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 # Tests wait more than they compute: three at a time keep two cores busy.
-.PHONY: help up test check lint format types contract ui ops chaos chaos-quick bench load lock
+.PHONY: help up test check lint format types contract ui ops chaos chaos-quick fuzz bench load lock
 python := .venv/bin/python
 
 help: ## List what can be made
@@ -48,6 +48,10 @@ chaos: chaos-quick ## Every fault: workers killed, PostgreSQL crashed, providers
 chaos-quick: ## The faults that CI runs, two at a time
 	@ops/install.sh dev
 	@$(python) -m pytest -n 2 tests/chaos -m "not full" --durations=12
+
+fuzz: ## Send damaged requests and pictures for a minute each, and many made up from the contract
+	@ops/install.sh dev
+	@PHOTOCHANGER_FUZZ_EXAMPLES=400 $(python) -m pytest -n 2 -rP tests/fuzz tests/contract/test_schemathesis.py
 
 bench: ## Measure the queue and the whole ingest beside their contenders
 	@ops/install.sh dev

@@ -55,6 +55,9 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._enter("body")
+        if self.parser.get_http_version() not in ("1.0", "1.1"):  # "0.9" is a line without any
+            self.send_400_response("This is not HTTP/1.1")
+            return
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:

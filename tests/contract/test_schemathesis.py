@@ -7,6 +7,7 @@ import email
 import email.policy
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,8 +37,9 @@ from web.api import sign_in
 
 pytestmark = pytest.mark.xdist_group("shared")
 
-SEED = 20261123
-EXAMPLES = 40
+SEED = int(os.environ.get("PHOTOCHANGER_FUZZ_SEED", "20261123"))
+#: Requests made up for each operation and kind.
+EXAMPLES = int(os.environ.get("PHOTOCHANGER_FUZZ_EXAMPLES", "40"))
 #: Seconds one made-up request may take; the longest wait of an ingest is 48 s and none of these gets that far.
 TIMEOUT_S = 20
 #: Wrong passwords are counted by address: the guesses come from another one than the other tests' cameras.
