@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -14,10 +13,10 @@ import dramatiq
 from actors import shared
 from photochanger import images, jobs, logs, metrics, retention
 from photochanger.broker.messages import QUEUE
-from photochanger.failures import Failure, InternalError, StorageAway, StorageFull, SyncTimeout, Unavailable
+from photochanger.failures import Failure, InternalError, StorageFull, SyncTimeout, Unavailable
 from photochanger.jobs import Claim
 from photochanger.rungs import AttemptFailed, Served
-from photochanger.storage import RESULTS
+from photochanger.storage import RESULTS, StorageAway
 
 
 @dramatiq.actor(queue_name=QUEUE, max_retries=0)  # type: ignore[arg-type]
@@ -74,7 +73,7 @@ async def _store(claim: Claim, served: Served, began: float) -> None:
     key = f"{RESULTS}/{claim.job_id}{again}.{images.EXTENSIONS[served.picture.mime]}"
     writing = time.monotonic()
     try:
-        await asyncio.to_thread(shared.storage.adopt, served.picture.path, key, durable=True)
+        await shared.storage.put(served.picture.path, key, durable=True)
     except (OSError, StorageFull, StorageAway) as error:
         # No OSError leaves an actor: one that is a TimeoutError would keep dramatiq's thread asking for ever.
         failure = error if isinstance(error, Failure) else InternalError(f"Storing the picture failed: {error}")
@@ -111,5 +110,4 @@ async def _withdraw(claim: Claim, key: str) -> None:
     """Deletes a file that did not become the result; keeps it when the row cannot be asked or says it did."""
     row = await jobs.find(shared.db, claim.job_id)
     if row is None or row["result_file_path"] != key:
-        with contextlib.suppress(StorageAway):  # it is looked for again, as no row knows it
-            await retention.delete(shared.storage, [key], kind=RESULTS)
+        await retention.let_go(shared.storage, [key], kind=RESULTS)

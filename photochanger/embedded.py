@@ -28,6 +28,8 @@ from photochanger.config import ConfigError
 SETTINGS = {"max_connections": "200"}
 #: Seconds for which a start is tried again: until they notice, what a killed server leaves running holds its memory.
 OUTLIVED_S = 10.0
+#: And for which one that runs may repeat what a crash has left in its log; the library itself waits for ten.
+RECOVERY_S = 600.0
 #: Written once the server has run: without it a folder is no database yet.
 _OURS = "photochanger.conf"
 
@@ -70,14 +72,14 @@ class EmbeddedPostgres:
             if shlex.quote(str(self.folder)) != str(self.folder):
                 # The library hands the socket's folder, usually this one, to a shell as it is: not one with a space.
                 postgres_server.find_suitable_socket_dir = lambda *_: self._scratch  # type: ignore[attr-defined]
-            give_up = time.monotonic() + OUTLIVED_S
+            give_up, recovered = time.monotonic() + OUTLIVED_S, time.monotonic() + RECOVERY_S
             while True:
                 try:
                     server = postgres_server.get_server(self.folder, cleanup_mode=None)
                     break
                 except (subprocess.SubprocessError, AssertionError):  # the latter: found while it was starting
                     self._forget_handle()
-                    if time.monotonic() >= give_up:
+                    if time.monotonic() >= (recovered if self.is_running() else give_up):
                         raise ConfigError(f"PostgreSQL does not start: {self._last_words()}") from None
                     time.sleep(0.2)
             atexit.unregister(server._cleanup)  # we stop it; this would leave a lock file behind us
@@ -101,9 +103,11 @@ class EmbeddedPostgres:
         """What a first start leaves that was killed before the server had run: nobody has stored anything in it."""
         if not self.folder.exists() or (self.folder / _OURS).exists() or self.is_running():
             return
+        if not any(self.folder.iterdir()):
+            return
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.name() in ("initdb", "postgres") and str(self.folder) in process.cmdline():
+                if process.name() in ("initdb", "postgres") and str(self.folder.resolve()) in process.cmdline():
                     process.kill()  # it outlived who started it
                     process.wait(10)
         aside = self.folder.with_name(f"{self.folder.name}.unfinished")

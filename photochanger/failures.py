@@ -11,7 +11,7 @@
     ├── RateLimited ─ LoginThrottled
     ├── ProviderFailure ─ ProviderRefused, ProviderError, ProviderNoImage, ProviderBadOutput,
     │                     ProviderAuth, ProviderQuota
-    ├── Unavailable ─ StorageAway, QueueFull, StorageFull, BudgetSpent, NoWorkers, WorkerLost
+    ├── Unavailable ─ QueueFull, StorageFull, BudgetSpent, NoWorkers, WorkerLost
     ├── SyncTimeout
     └── InternalError
 
@@ -321,10 +321,6 @@ class Unavailable(Failure):
     retryable = True
 
 
-class StorageAway(Unavailable):
-    """The store of pictures cannot be used"""
-
-
 class QueueFull(Unavailable):
     """Too many photos are waiting"""
 
@@ -376,7 +372,7 @@ def _tree(cls: type[Failure]) -> list[type[Failure]]:
 
 
 #: Every failure code and its class; ``ProviderFailure`` is never raised itself and shares ``ProviderError``'s code.
-BY_CODE: dict[str, type[Failure]] = {cls.code: cls for cls in _tree(Failure) if "code" in vars(cls)}
+BY_CODE: dict[str, type[Failure]] = {cls.code: cls for cls in _tree(Failure)}
 
 
 def from_code(code: str, detail: str = "") -> Failure:

@@ -33,7 +33,7 @@ async def publish(
     media_id = secrets.token_hex(ID_BYTES)
     key = f"{MEDIA}/{job_id}-{secrets.token_hex(4)}.{images.EXTENSIONS[mime]}"
     size = (await asyncio.to_thread(picture.stat)).st_size
-    await asyncio.to_thread(storage.adopt, picture, key, durable=False)
+    await storage.put(picture, key, durable=False)
     try:
         rows = await db.fetch(
             "INSERT INTO media_object (id, job_id, storage_key, mime, bytes, expires_at) "
@@ -44,10 +44,10 @@ async def publish(
             patience_s=patience_s,
         )
     except BaseException:
-        await asyncio.shield(retention.delete(storage, [key], kind=MEDIA))
+        await retention.let_go(storage, [key], kind=MEDIA)
         raise
     if not rows:
-        await retention.delete(storage, [key], kind=MEDIA)
+        await retention.let_go(storage, [key], kind=MEDIA)
         return None
     return media_id
 
@@ -73,7 +73,7 @@ async def register(
     _, _, size, _ = await pool.rewrite(picture, picture, mime, max_pixels=max_pixels)
     media_id = secrets.token_hex(ID_BYTES)
     key = f"{MEDIA}/{uuid4()}-{secrets.token_hex(4)}.{images.EXTENSIONS[mime]}"
-    await asyncio.to_thread(storage.adopt, picture, key, durable=False)
+    await storage.put(picture, key, durable=False)
     try:
         async with db.transaction() as connection:
             rows = await fetch(
@@ -85,7 +85,7 @@ async def register(
             )
             await audit.record(connection, actor=actor, action="media.registered", target=f"media/{media_id[:8]}")
     except BaseException:
-        await asyncio.shield(retention.delete(storage, [key], kind=MEDIA))
+        await retention.let_go(storage, [key], kind=MEDIA)
         raise
     return rows[0]
 
@@ -110,4 +110,4 @@ async def revoke(db: Database, storage: Storage, media_ids: Iterable[str]) -> in
         "RETURNING gone.storage_key",
         {"ids": list(media_ids)},
     )
-    return await retention.delete(storage, [row["storage_key"] for row in rows], kind=MEDIA)
+    return await retention.let_go(storage, [row["storage_key"] for row in rows], kind=MEDIA)

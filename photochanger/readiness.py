@@ -10,8 +10,8 @@ import os
 
 from photochanger import schema, settings
 from photochanger.db import Database
-from photochanger.failures import StorageAway
 from photochanger.settings import Settings
+from photochanger.storage import StorageAway
 from photochanger.storage.local import LocalStorage
 
 

@@ -62,7 +62,7 @@ async def submit(db: Database, storage: Storage, row: Row, current: Settings, wo
         made = await jobs.submit(db, _submission(row, job_id, key, current, work))
     finally:
         if made is None:
-            await asyncio.shield(retention.delete(storage, [key], kind=PAYLOADS))
+            await retention.let_go(storage, [key], kind=PAYLOADS)
     detail = {"of": str(row["id"])}
     await audit.record(db, actor=actor, action="job.rerun", target=f"job/{job_id}", detail=detail)
     return made

@@ -7,28 +7,43 @@ lets go of its file first; a file without a row is swept by age.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from uuid import UUID
 
 from photochanger import images, jobs, logs, metrics, settings
 from photochanger.db import Database
-from photochanger.failures import StorageAway
 from photochanger.jobs import Final
-from photochanger.storage import MEDIA, PAYLOADS, RESULTS, TEMPLATES, TEMPORARY, THUMBNAILS, Storage
+from photochanger.storage import MEDIA, PAYLOADS, RESULTS, TEMPLATES, TEMPORARY, THUMBNAILS, Storage, StorageAway
 
 BATCH = 500
 #: A file this old that no row knows was left by a process that died between writing and committing: longer than any
 #: job can take from its first byte to its end.
 ORPHAN_AGE_S = 600.0
+#: Seconds that somebody waits for a deletion.
+LET_GO_S = 1.0
 DEAD_LETTER_DAYS = 30
 
 
 async def drop_payloads(storage: Storage, finals: Iterable[Final | None]) -> int:
     """Deletes the originals of jobs that just became final."""
     keys = [final.drop_payload for final in finals if final is not None and final.drop_payload]
+    return await let_go(storage, keys, kind=PAYLOADS)
+
+
+async def let_go(storage: Storage, keys: Iterable[str], *, kind: str) -> int:
+    """Deletes what no row names any more, as far as that is quickly done: nobody waits for it, and ``clean_orphans``
+    finds the rest. It goes on when the caller is cancelled."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LET_GO_S):
+            return await asyncio.shield(_deleted(storage, keys, kind))
+    return 0
+
+
+async def _deleted(storage: Storage, keys: Iterable[str], kind: str) -> int:
     try:
-        return await delete(storage, keys, kind=PAYLOADS)
-    except StorageAway:  # what no row knows is looked for again
+        return await delete(storage, keys, kind=kind)
+    except StorageAway:
         logs.event("scratch.left", exc_info=True)
         return 0
 

@@ -39,7 +39,7 @@ async def add(
         mime = "image/png" if was.has_alpha or was.mime == "image/png" else "image/jpeg"
         width, height, size, sha256 = await pool.rewrite(source, temporary, mime, max_pixels=MAX_PIXELS)
         key = f"{TEMPLATES}/{template_id}.{images.EXTENSIONS[mime]}"
-        await asyncio.to_thread(storage.adopt, temporary, key, durable=True)
+        await storage.put(temporary, key, durable=True)
     finally:
         temporary.unlink(missing_ok=True)
     values = {

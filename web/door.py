@@ -10,12 +10,12 @@ from photochanger import access, breakers, network, providers, readiness, usual
 from photochanger.admission import Admission, Coming, Work, work_of
 from photochanger.config import Config
 from photochanger.db import Database
-from photochanger.failures import Failure, StorageAway, StorageFull, Unavailable
+from photochanger.failures import Failure, StorageFull, Unavailable
 from photochanger.limits import Limit
 from photochanger.providers import Options, Provider
 from photochanger.settings import Fresh, Settings
 from photochanger.slots import Slot
-from photochanger.storage import Storage
+from photochanger.storage import Storage, StorageAway
 from photochanger.usual import Times
 from web import rates
 
@@ -29,7 +29,8 @@ class Door:
         self.admission = Admission(db)
         self._times: Fresh[Times] = Fresh(lambda: usual.load(db))
         self._closed: Fresh[set[str]] = Fresh(self._not_asked)
-        self._disk: Fresh[tuple[int, str, str | None]] = Fresh(lambda: asyncio.to_thread(_disk_of, storage))
+        self._storage = storage
+        self._disk: Fresh[tuple[int, str]] = Fresh(lambda: asyncio.to_thread(_disk_of, storage))
 
     async def work_of(self, slot: Slot, current: Settings) -> Work:
         """What a photo of this slot asks of the workers."""
@@ -69,9 +70,9 @@ class Door:
             Unavailable: PostgreSQL or the store cannot be reached, or the disk is not there.
         """
         await self._within_limits(req, resp, slot, current)
-        free_bytes, marker, away = await self._disk.get()
-        if away is not None:
+        if (away := self._storage.away()) is not None:
             raise StorageAway(away, retry_after_s=10)
+        free_bytes, marker = await self._disk.get()
         if current.media_marker not in (None, marker):
             raise Unavailable("The disk that holds the pictures is not there", retry_after_s=10)
         if full := readiness.room(free_bytes, current):
@@ -94,11 +95,9 @@ class Door:
         await rates.take(self._db, resp, wanted, what="photos")
 
 
-def _disk_of(storage: Storage) -> tuple[int, str, str | None]:
-    """Its free bytes, whose it is, and why it cannot be used."""
+def _disk_of(storage: Storage) -> tuple[int, str]:
+    """Its free bytes, and whose it is."""
     try:
-        return storage.free_bytes(), storage.marker(), None
+        return storage.free_bytes(), storage.marker()
     except OSError:
-        return 0, "", None
-    except StorageAway as error:
-        return 0, "", error.detail
+        return 0, ""

@@ -130,7 +130,7 @@ class Ingest:
         """
         path = f"{PAYLOADS}/{job_id}.{upload.header.extension}"
         # Not durable on purpose: after a power cut nobody waits for this photo any more.
-        await self._its.storage.receive(upload.photo, path)
+        await self._its.storage.put(upload.photo, path, durable=False)
         elapsed_s = time.monotonic() - began
         submitted = None
         try:
@@ -158,7 +158,7 @@ class Ingest:
             raise self._its.door.admission.refusal(coming.work, full, slack_s=slack_s) from None
         finally:
             if submitted is None or submitted.joined:
-                await asyncio.shield(retention.delete(self._its.storage, [path], kind=PAYLOADS))
+                await retention.let_go(self._its.storage, [path], kind=PAYLOADS)
         if submitted.joined:
             logs.job_id.set(str(submitted.job_id))
             logs.event("job.joined", slot=slot.id)

@@ -88,16 +88,23 @@ class Pictures:
         if not_modified(req, resp, etag, row["finalized_at"]):
             return
         key = f"{THUMBNAILS}/{row['id']}-{size}.webp"
-        if not await asyncio.to_thread(self._storage.holds, key):
+        there = await self._sized(key)
+        if there is None:
             async with self._one_thumbnail:
-                if not await asyncio.to_thread(self._storage.holds, key):
-                    await asyncio.to_thread(self._keep, await self._made_small(row["result_file_path"], size), key)
-        path = await self.file(key)
+                if (there := await self._sized(key)) is None:
+                    await self._keep(await self._made_small(row["result_file_path"], size), key)
+                    there = await self._sized(key)
+        if there is None:
+            raise ResultExpired()
+        await send_file(resp, *there)
+
+    async def _sized(self, key: str) -> tuple[Path, int] | None:
+        """Where a file is and its bytes; ``None`` where it is not."""
         try:
-            size_bytes = (await asyncio.to_thread(path.stat)).st_size
+            path = await self._storage.here(key)
+            return path, (await asyncio.to_thread(path.stat)).st_size
         except FileNotFoundError:
-            raise ResultExpired() from None
-        await send_file(resp, path, size_bytes)
+            return None
 
     async def _made_small(self, key: str, size: int) -> bytes:
         try:
@@ -108,14 +115,15 @@ class Pictures:
         except TimeoutError:
             raise Unavailable("The small picture was not made in time", retry_after_s=THUMBNAIL_S) from None
 
-    def _keep(self, small: bytes, key: str) -> None:
+    async def _keep(self, small: bytes, key: str) -> None:
         temporary = self._storage.temporary()
         try:
-            temporary.write_bytes(small)
-            self._storage.adopt(temporary, key, durable=False)
+            await asyncio.to_thread(temporary.write_bytes, small)
+            await self._storage.put(temporary, key, durable=False)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise full_or(error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     async def small(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, row: Row, size: int) -> None:
         """A small picture of any stored file: ``storage_key``, ``sha256``, ``modified_at``. It is not kept."""

@@ -16,6 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_S = 10.0
 #: Bytes of a request's head, and of its trailers; browsers and cameras send less than one, and none.
 HEAD_BYTES = 64 * 1024
+#: Seconds in which a connection that has asked nothing yet may do so though the process is to end.
+LEAVE_S = 1.0
 #: How an IPv4 address is told on a socket of both (RFC 4291, 2.5.5.2).
 _MAPPED = "::ffff:"
 
@@ -29,6 +31,7 @@ class Protocol(HttpToolsProtocol):
     _part: Literal["head", "body", "trailers"] = "head"
     _bytes = 0
     _timer: asyncio.TimerHandle | None = None
+    _leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -59,6 +62,8 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("This is not HTTP/1.1")
             return
         super().on_headers_complete()
+        if self._leaving and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_chunk_header(self) -> None:
         self._enter("trailers")  # unless it has bytes, which are then the next thing told
@@ -76,6 +81,18 @@ class Protocol(HttpToolsProtocol):
         if self.cycle.response_complete:  # nothing pipelined is under way
             self._enter("head")
             self._watch()
+
+    def shutdown(self) -> None:
+        """Uvicorn would cut off who has been accepted and not yet asked: they are given a moment to."""
+        self._leaving = True
+        if self.cycle is None:
+            self.loop.call_later(LEAVE_S, self._leave)
+        else:
+            super().shutdown()
+
+    def _leave(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()

@@ -29,11 +29,10 @@ async def prepare(config: Config) -> Shown:
         try:
             if refusal := await settings.wrong_media_root(db, storage):
                 raise ConfigError(refusal)
-            marker = storage.prepare()
+            if (await settings.load(db)).media_marker is None:
+                await settings.save(db, {"media_marker": storage.prepare()})
         except OSError as error:
             raise ConfigError(f"PHOTOCHANGER_MEDIA_ROOT: {config.media} cannot be used: {error.strerror}") from None
-        if (await settings.load(db)).media_marker is None:
-            await settings.save(db, {"media_marker": marker})
         async with db.transaction() as connection:
             await settings.set_lanes(connection)
         given = config.ingest_password.get_secret_value() if config.ingest_password else None

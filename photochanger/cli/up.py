@@ -104,16 +104,12 @@ def only_one(config: Config) -> Iterator[None]:
 def _listen(config: Config) -> socket.socket:
     """The socket that every web process is given: while none is there, who comes waits for the next one."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # “::” is every network, IPv4's too
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts has it too
     try:
-        listening.bind((config.host, config.port))
-        listening.listen(BACKLOG)
+        listening = socket.create_server(
+            (config.host, config.port), family=family, backlog=BACKLOG, dualstack_ipv6=config.host == "::"
+        )
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts has it too
     except OSError as error:
-        listening.close()
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(f"PORT: {config.port} is in use; choose another, like PORT={config.port + 1}") from None
         raise ConfigError(f"PHOTOCHANGER_HOST: cannot listen on {config.host}: {error.strerror}") from None
@@ -193,6 +189,8 @@ class Supervisor:
         await asyncio.sleep(0)  # it is told first
         self._listening.shutdown(socket.SHUT_RDWR)  # nobody will come for those who come now
         await ending
+        with contextlib.suppress(OSError):  # one that was just starting would have opened it again
+            self._listening.shutdown(socket.SHUT_RDWR)
         await asyncio.gather(self._end("worker"), self._end("scheduler"))
         await asyncio.gather(*keepers.values())
 

@@ -10,9 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from photochanger.failures import Unavailable
+
 PAYLOADS, RESULTS, TEMPLATES, THUMBNAILS = "payloads", "results", "templates", "thumbnails"
 MEDIA, TEMPORARY = "media", "tmp"
 KINDS = (PAYLOADS, RESULTS, TEMPLATES, THUMBNAILS, MEDIA, TEMPORARY)
+
+
+class StorageAway(Unavailable):
+    """The store of pictures cannot be used"""
 
 
 class Storage(Protocol):
@@ -34,8 +40,12 @@ class Storage(Protocol):
         """
         ...
 
-    async def receive(self, temporary: Path, key: str) -> None:
-        """Adopts what need not be durable, as quickly as can be."""
+    async def put(self, temporary: Path, key: str, *, durable: bool) -> None:
+        """``adopt``, in a thread where it takes one."""
+        ...
+
+    def away(self) -> str | None:
+        """Why it cannot be used, as far as is known without asking. Does not block."""
         ...
 
     async def here(self, key: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -63,8 +64,14 @@ class LocalStorage:
         except OSError as error:
             raise full_or(error) from error
 
-    async def receive(self, temporary: Path, key: str) -> None:
-        self.adopt(temporary, key, durable=False)  # a rename alone is no work for a thread
+    async def put(self, temporary: Path, key: str, *, durable: bool) -> None:
+        if durable:
+            await asyncio.to_thread(self.adopt, temporary, key, durable=True)
+        else:
+            self.adopt(temporary, key, durable=False)  # a rename alone is no work for a thread
+
+    def away(self) -> str | None:
+        return None
 
     async def here(self, key: str) -> Path:
         return self.path(key)

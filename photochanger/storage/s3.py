@@ -1,24 +1,27 @@
-"""Pictures in an S3-compatible store, for machines that share no disk. The media root is then each machine's own: it
-holds what is being written, and copies of what was lately stored or fetched here.
+"""Pictures in an S3-compatible store, for machines that share no disk. A folder of the media root is this machine's own
+then: it holds what is being written, and copies of what was lately stored or fetched here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import re
 import threading
 import time
 import uuid
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from photochanger import logs
 from photochanger.config import ConfigError
-from photochanger.failures import StorageAway
-from photochanger.storage import KINDS, TEMPORARY
+from photochanger.storage import KINDS, TEMPORARY, StorageAway
 from photochanger.storage.local import MARKER, LocalStorage
 
 if TYPE_CHECKING:
@@ -27,18 +30,25 @@ if TYPE_CHECKING:
 #: Seconds for which a copy is given out, and after which it is deleted. Between the two, whoever was given it reads it:
 #: a job lasts at most two minutes. A picture's bytes are gone from every machine that long after the store's cleaning.
 COPY_GIVEN_S, COPY_KEPT_S = 120.0, 300.0
-CONNECT_S, REQUEST_S, RETRIES = 3.0, 15.0, 3
+#: Seconds until what a process that was killed has begun to write is deleted; a restored dump may take hours.
+BEGUN_KEPT_S = 6 * 3600.0
+#: A request's time is that of a part of 5 MiB, two at a time: 1.4 Mbit/s up are enough.
+CONNECT_S, REQUEST_S, RETRIES, PARTS = 3.0, 60.0, 2, 2
+#: Of a process: while the store hangs they wait, and nothing else does.
+THREADS = 16
+COPIES = "copies"
 #: Seconds between looks at whether the store is there, and in which it must answer one: photos are refused by the last.
 LOOK_S, LOOK_ANSWERED_S = 2.0, 1.5
 _CLOCK = ".photochanger-clock"
 
 
 class S3Storage(LocalStorage):
-    """Objects under ``url`` (``s3://bucket/prefix``), copies under ``root``. Who may read it, and where it is, say the
-    ``AWS_…`` variables that every S3 program reads; see ``spec/docs/operations.md``."""
+    """Objects under ``url`` (``s3://bucket/prefix``), copies in a folder of ``media_root``, apart from what a store on
+    this disk may have left there. Who may read it, and where it is, say the ``AWS_…`` variables that every S3 program
+    reads; see ``spec/docs/deployment.md``."""
 
-    def __init__(self, root: Path, url: str) -> None:
-        super().__init__(root)
+    def __init__(self, media_root: Path, url: str) -> None:
+        super().__init__(media_root / COPIES)
         self.name = f"PHOTOCHANGER_STORE_URL: {url}"
         self._store = _open(url, connect_s=CONNECT_S, request_s=REQUEST_S, retries=RETRIES)
         self._quick = _open(url, connect_s=LOOK_ANSWERED_S, request_s=LOOK_ANSWERED_S, retries=0)
@@ -46,7 +56,8 @@ class S3Storage(LocalStorage):
         try:
             self.make_folders()
         except OSError as error:
-            raise ConfigError(f"PHOTOCHANGER_MEDIA_ROOT: {root} cannot be used: {error.strerror}") from None
+            raise ConfigError(f"PHOTOCHANGER_MEDIA_ROOT: {media_root} cannot be used: {error.strerror}") from None
+        self._threads = ThreadPoolExecutor(THREADS, "store")
         threading.Thread(target=_watch, args=[weakref.ref(self)], name="store", daemon=True).start()
 
     # -- the store --------------------------------------------------------------------------------------------------
@@ -56,7 +67,7 @@ class S3Storage(LocalStorage):
             from obstore.exceptions import AlreadyExistsError
 
             with contextlib.suppress(AlreadyExistsError), _reached():  # another process was quicker
-                self._put(MARKER, uuid.uuid4().hex.encode(), mode="create")
+                self._upload(MARKER, uuid.uuid4().hex.encode(), mode="create")
         return self.marker()
 
     def marker(self) -> str:
@@ -68,7 +79,10 @@ class S3Storage(LocalStorage):
         return self._seen
 
     def look(self) -> None:
-        """Asks whether the store is there, and whose it is."""
+        """Asks whether the store is there, and whose it is.
+
+        Raises nothing: what went wrong is what was seen.
+        """
         try:
             with _reached():
                 self._seen = bytes(self._quick.get(MARKER).bytes()).decode()
@@ -76,20 +90,27 @@ class S3Storage(LocalStorage):
             self._seen = ""
         except StorageAway as error:
             self._seen = error
+        except Exception as error:  # of a library: the next look must come
+            logs.event("loop.failed", loop="store", exc_info=True)
+            self._seen = StorageAway(f"The store of pictures cannot be used: {type(error).__name__}")
+
+    def away(self) -> str | None:
+        return self._seen.detail if isinstance(self._seen, StorageAway) else None
 
     def adopt(self, temporary: Path, key: str, *, durable: bool) -> None:
         """The store keeps what it has acknowledged, ``durable`` or not."""
         copy = self.path(key)
         with _reached():
-            self._put(key, temporary)
+            self._upload(key, temporary)
         os.utime(temporary)
         os.replace(temporary, copy)
 
-    async def receive(self, temporary: Path, key: str) -> None:
-        await asyncio.to_thread(self.adopt, temporary, key, durable=False)
+    async def put(self, temporary: Path, key: str, *, durable: bool) -> None:
+        adopt = functools.partial(self.adopt, temporary, key, durable=durable)
+        await asyncio.get_running_loop().run_in_executor(self._threads, adopt)
 
     async def here(self, key: str) -> Path:
-        return await asyncio.to_thread(self._fetched, key)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._fetched, key)
 
     def read(self, key: str) -> Iterator[bytes]:
         self.path(key)
@@ -116,15 +137,17 @@ class S3Storage(LocalStorage):
         if kind == TEMPORARY:
             return super().keys(kind)
         with _reached():
-            self._put(_CLOCK, b"")
+            self._upload(_CLOCK, b"")
             now = self._store.head(_CLOCK)["last_modified"]
             listed = [one for page in self._store.list(prefix=f"{kind}/") for one in page]
         return [(one["path"], (now - one["last_modified"]).total_seconds()) for one in listed]
 
-    def _put(self, key: str, what: Path | bytes, *, mode: Literal["create", "overwrite"] = "overwrite") -> None:
+    def _upload(self, key: str, what: Path | bytes, *, mode: Literal["create", "overwrite"] = "overwrite") -> None:
         try:
-            self._store.put(key, what, mode=mode)
+            self._store.put(key, what, mode=mode, max_concurrency=PARTS)
         except FileNotFoundError as error:
+            if isinstance(what, Path) and not what.exists():
+                raise
             raise StorageAway(f"The store of pictures has no such bucket: {_words(error)}") from None
 
     def _chunks(self, key: str) -> Iterator[bytes]:
@@ -149,10 +172,10 @@ class S3Storage(LocalStorage):
         return copy
 
     def sweep(self) -> None:
-        """Deletes this machine's copies that are ``COPY_KEPT_S`` old."""
+        """Deletes this machine's copies that are ``COPY_KEPT_S`` old, and what was begun ``BEGUN_KEPT_S`` ago."""
         for kind in KINDS:
-            old = [key for key, age_s in super().keys(kind) if age_s > COPY_KEPT_S] if kind != TEMPORARY else []
-            super().delete(*old)
+            kept_s = BEGUN_KEPT_S if kind == TEMPORARY else COPY_KEPT_S
+            super().delete(*(key for key, age_s in super().keys(kind) if age_s > kept_s))
 
 
 def _watch(its: weakref.ref[S3Storage]) -> None:
@@ -160,6 +183,7 @@ def _watch(its: weakref.ref[S3Storage]) -> None:
     while (store := its()) is not None:
         store.look()
         with contextlib.suppress(OSError):  # its disk is gone
+            store.make_folders()
             store.sweep()
         del store
         time.sleep(LOOK_S)
@@ -204,5 +228,5 @@ def _reached() -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    """What obstore says before its XML and traces, without addresses."""
-    return str(error).splitlines()[0][:200]
+    """What obstore says before its XML and traces, without the address: guests may read it."""
+    return re.sub(r"\w+ https?://\S+", "a request", str(error).partition("\n")[0])[:200]

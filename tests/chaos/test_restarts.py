@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.installation import INGEST_PASSWORD, Installation, until
 from tests.photos import photo
@@ -120,13 +119,16 @@ def test_a_web_process_that_dies_refuses_nobody_who_comes_meanwhile(installation
         assert time.monotonic() - began < 30
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_who_comes_while_it_stops_is_refused_at_once(installation: Installation, number: signal.Signals) -> None:
-    installation.process.send_signal(number)
-    address = ("127.0.0.1", installation.port)
+def test_who_comes_while_it_finishes_what_it_has_in_hand_is_refused_at_once(installation: Installation) -> None:
+    with socket.create_connection(("127.0.0.1", installation.port)) as slow:
+        slow.sendall(b"POST /ingest/slot-001 HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n")
+        slow.sendall(b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n")
+        until(lambda: installation.post(photo()).status_code == 200, within_s=30, what="a picture beside it")
+        installation.process.send_signal(signal.SIGTERM)
 
-    def refused() -> bool:
-        with socket.socket() as camera:
-            return camera.connect_ex(address) != 0
+        def refused() -> bool:
+            with socket.socket() as camera:
+                return camera.connect_ex(("127.0.0.1", installation.port)) != 0
 
-    until(refused, within_s=5, what="a refused connection")
+        until(refused, within_s=5, what="a refused connection")
+        assert installation.process.poll() is None  # it waits for the slow one

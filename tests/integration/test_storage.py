@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from photochanger import config, readiness
+from photochanger import config, readiness, retention
 from photochanger.config import ConfigError
 from photochanger.db import Database
-from photochanger.failures import StorageAway
-from photochanger.storage import RESULTS, TEMPORARY
+from photochanger.retention import LET_GO_S
+from photochanger.storage import RESULTS, TEMPORARY, StorageAway
 from photochanger.storage.local import LocalStorage
 from photochanger.storage.opening import open_storage
 from photochanger.storage.s3 import COPY_GIVEN_S, COPY_KEPT_S, S3Storage
@@ -64,7 +66,7 @@ async def test_what_was_stored_is_read(store: LocalStorage) -> None:
     assert (await store.here(KEY)).read_bytes() == PICTURE
     again = store.temporary()
     again.write_bytes(b"another")
-    await store.receive(again, KEY)
+    await store.put(again, KEY, durable=False)
     assert b"".join(store.read(KEY)) == b"another"
 
 
@@ -158,14 +160,42 @@ async def test_a_store_that_is_away_is_said_to_be(remote: S3Storage, stored: Buc
     ):
         with pytest.raises(StorageAway, match=r"The store of pictures cannot be used: .*") as failed:
             asked()
-        assert "secret" not in str(failed.value)
+        for secret in ("secret", stored.name, "127.0.0.1"):
+            assert secret not in str(failed.value)
     assert temporary.exists()  # nothing was lost
-    away = S3Storage(remote.root, stored.env["PHOTOCHANGER_STORE_URL"])
+    away = S3Storage(remote.root.parent, stored.env["PHOTOCHANGER_STORE_URL"])
     assert "cannot be used" in str(await readiness.storage(db, away))
     stored.start()
     away.look()
     remote.adopt(temporary, f"{RESULTS}/three.jpg", durable=True)
     assert await readiness.storage(db, away) is None
+
+
+async def test_the_pictures_of_a_store_on_this_disk_are_left_alone(tmp_path: Path, stored: Bucket) -> None:
+    disk = LocalStorage(tmp_path / "here")
+    disk.prepare()
+    put(disk)
+    os.utime(disk.path(KEY), (0, 0))
+    remote = S3Storage(tmp_path / "here", stored.env["PHOTOCHANGER_STORE_URL"])
+    remote.prepare()
+    remote.sweep()
+    assert disk.holds(KEY)
+
+
+async def test_while_a_store_hangs_it_is_known_to_and_nobody_waits_for_a_deletion(
+    remote: S3Storage, stored: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(remote)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # the system accepts, and nobody ever answers
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        hanging = S3Storage(remote.root.parent, stored.env["PHOTOCHANGER_STORE_URL"])
+        began = time.monotonic()
+        assert await retention.let_go(hanging, [KEY], kind=RESULTS) == 0
+        assert time.monotonic() - began < LET_GO_S + 2
+        while hanging.away() is None:
+            assert time.monotonic() - began < 10
+            await asyncio.sleep(0.05)
+    assert remote.holds(KEY)
 
 
 def test_a_bucket_that_is_not_there_is_said_so(stored: Bucket, tmp_path: Path) -> None:

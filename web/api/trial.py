@@ -124,7 +124,7 @@ class SlotTestRun:
         )
 
     async def _submit(self, upload: Upload, submission: Submission, coming: Coming) -> Submitted:
-        await self._its.storage.receive(upload.photo, submission.payload_path)
+        await self._its.storage.put(upload.photo, submission.payload_path, durable=False)
         submitted: Submitted | None = None
         try:
             submitted = await jobs.submit(self._its.db, submission)
@@ -133,7 +133,7 @@ class SlotTestRun:
             raise self._its.door.admission.refusal(submission.work, full, slack_s=slack_s) from None
         finally:
             if submitted is None:
-                await asyncio.shield(retention.delete(self._its.storage, [submission.payload_path], kind=PAYLOADS))
+                await retention.let_go(self._its.storage, [submission.payload_path], kind=PAYLOADS)
         coming.let_in()
         return submitted
 
