@@ -43,7 +43,7 @@ async def let_go(storage: Storage, keys: Iterable[str], *, kind: str) -> int:
 async def _deleted(storage: Storage, keys: Iterable[str], kind: str) -> int:
     try:
         return await delete(storage, keys, kind=kind)
-    except StorageAway:
+    except (StorageAway, OSError):
         logs.event("scratch.left", exc_info=True)
         return 0
 
