@@ -54,6 +54,7 @@ EVENTS: dict[str, tuple[int, tuple[str, ...]]] = {
     "schedule.following": (logging.INFO, ("holder",)),
     "worker.lost": (logging.WARNING, ("workers", "messages")),
     "queue.disconnected": (logging.WARNING, ("error",)),
+    "queue.unreadable": (logging.ERROR, ("messages",)),
     "waiting.disconnected": (logging.WARNING, ("error",)),
     "process.started": (logging.INFO, ("process", "pid")),
     "process.ended": (logging.WARNING, ("process", "pid", "status", "restart_in_s")),

@@ -30,7 +30,7 @@ from typing import Any
 import psycopg
 from dramatiq import Message
 from dramatiq.broker import Consumer, MessageProxy
-from dramatiq.errors import ConnectionError
+from dramatiq.errors import ConnectionError, DecodeError
 
 from photochanger import logs
 from photochanger.broker.messages import QUEUE_BELL, STOP_BELL
@@ -82,7 +82,7 @@ WITH acked AS (
 ), {ready}, at AS MATERIALIZED (SELECT clock_timestamp() AS now)
 UPDATE dramatiq.queue q SET state = 'consumed', worker_id = %(worker)s, mtime = at.now, leased_at = at.now
 FROM ready, at WHERE q.message_id = ready.message_id
-RETURNING q.message::text, q.priority, q.due_at
+RETURNING q.message::text, q.priority, q.due_at, q.message_id::text
 """
 _CLAIM_WIDE = _CLAIM.format(ready=f"ready AS ({_READY.format(which='true', limit='%(free)s')})").encode()
 _CLAIM_IN_LANES = _CLAIM.format(ready=_LANES).encode()
@@ -123,6 +123,10 @@ SELECT
 """
 _REQUEUE = b"""
 UPDATE dramatiq.queue SET state = 'queued', worker_id = NULL, leased_at = NULL, mtime = clock_timestamp()
+WHERE message_id = ANY(%(ids)s::uuid[]) AND state = 'consumed' AND worker_id = %(worker)s
+"""
+_SET_ASIDE = b"""
+UPDATE dramatiq.queue SET state = 'rejected', worker_id = NULL, leased_at = NULL, mtime = clock_timestamp()
 WHERE message_id = ANY(%(ids)s::uuid[]) AND state = 'consumed' AND worker_id = %(worker)s
 """
 _REJECT = b"""
@@ -275,10 +279,14 @@ class LeasingConsumer(Consumer):
                 self._in_hand.update(acks)
             self._look = True
             raise
-        claimed = [Message.decode(body.encode()) for body, _, _ in sorted(rows, key=lambda row: row[1:])]
+        read = {row[3]: _read(row[0], row[3]) for row in sorted(rows, key=lambda row: row[1:3])}
+        claimed = [message for message in read.values() if message is not None]
         with self._lock:
             self._in_hand.update(message.message_id for message in claimed)
         self._claimed.extend(claimed)
+        if unreadable := [message_id for message_id, message in read.items() if message is None]:
+            self._connected().execute(_SET_ASIDE, {"ids": unreadable, "worker": self.worker_id})
+            logs.event("queue.unreadable", messages=unreadable)
 
     def _claim_params(self, acks: list[str], *, free: int) -> dict[str, Any]:
         return {"acks": acks, "worker": self.worker_id, "queue": self.queue_name, "free": max(free, 0)}
@@ -382,3 +390,12 @@ class LeasingConsumer(Consumer):
             self._connection = None
         self._on_stop(None)
         time.sleep(RECONNECT_PAUSE_S)
+
+
+def _read(body: str | None, message_id: str) -> Message[Any] | None:
+    """A row's message; ``None`` where it is not one of that id, as somebody's hand or another version may have left."""
+    try:
+        message: Message[Any] = Message.decode((body or "").encode())
+    except DecodeError:
+        return None
+    return message if message.message_id == message_id else None

@@ -83,6 +83,30 @@ def vanish(consumer: LeasingConsumer) -> None:
     consumer._connection.close()
 
 
+def test_a_row_that_is_no_message_is_set_aside_and_stops_nobody(
+    connection: psycopg.Connection[Any], worker: Make
+) -> None:
+    for body in (None, "5", "{}", '{"actor_name": "no_such"}'):
+        connection.execute(
+            "INSERT INTO dramatiq.queue (message_id, queue_name, state, message) "
+            "VALUES (gen_random_uuid(), %s, 'queued', %s)",
+            (messages.QUEUE, body),
+        )
+    [sent] = send(connection)
+    connection.execute(
+        "INSERT INTO dramatiq.queue (message_id, queue_name, state, message) "
+        "SELECT gen_random_uuid(), queue_name, 'queued', message FROM dramatiq.queue WHERE message_id = %s",
+        (sent,),
+    )
+    consumer = worker()
+    [taken] = take(consumer, 1)
+    assert taken.message_id == sent
+    assert states(connection) == {"rejected": 5, "consumed": 1}
+    consumer.ack(taken)
+    beat(consumer)
+    assert states(connection) == {"rejected": 5}
+
+
 # -- enqueue ---------------------------------------------------------------------------------------------------------
 
 
