@@ -41,7 +41,8 @@ TIMEOUTS = Counter("photochanger_timeouts", "Jobs that were not ready in time")
 POLLS = Counter("photochanger_polls", "Reads of job rows for waiting requests")
 CLEANUPS = Counter("photochanger_cleaned_files", "Files deleted after their time", ["kind"])
 
-_QUEUE = """
+#: How the queue stands: ``queued``, ``running``, ``dead``, ``oldest_s`` and ``workers``.
+QUEUE = """
 SELECT count(*) FILTER (WHERE state = 'queued')::int AS queued,
        count(*) FILTER (WHERE state = 'consumed')::int AS running,
        count(*) FILTER (WHERE state = 'rejected')::int AS dead,
@@ -96,7 +97,7 @@ async def scrape(db: Database, disk: Mapping[str, float]) -> bytes:
 async def _from_database(db: Database) -> list[GaugeMetricFamily]:
     """What only the database knows; while it is away, that it is."""
     try:
-        queue = (await db.fetch(_QUEUE))[0]
+        queue = (await db.fetch(QUEUE))[0]
         runs = await db.fetch(
             "SELECT name, extract(epoch FROM last_run_at)::float8 AS at, (last_result ? 'failed')::int AS failed "
             "FROM scheduled_run ORDER BY name"

@@ -11,16 +11,8 @@ from photochanger import __version__, audit, schema
 from photochanger.broker.messages import QUEUE_BELL
 from photochanger.db import Database, Row, fetch
 from photochanger.failures import NotFound
+from photochanger.metrics import QUEUE
 
-_QUEUE = """
-SELECT count(*) FILTER (WHERE state = 'queued')::int AS queued,
-       count(*) FILTER (WHERE state = 'consumed')::int AS running,
-       count(*) FILTER (WHERE state = 'rejected')::int AS dead,
-       coalesce(extract(epoch FROM clock_timestamp() - min(due_at) FILTER (WHERE state = 'queued')), 0)::float8
-           AS oldest_s,
-       (SELECT count(*)::int FROM dramatiq.worker WHERE beat_at > clock_timestamp() - interval '5 s') AS workers
-FROM dramatiq.queue
-"""
 _WORKERS = """
 SELECT w.id, w.host, w.pid, w.threads, w.started_at, w.beat_at, w.draining,
        extract(epoch FROM clock_timestamp() - w.beat_at)::float8 AS silent_s,
@@ -31,7 +23,7 @@ FROM dramatiq.worker w ORDER BY w.id LIMIT 200
 
 async def queue(db: Database) -> Row:
     """How many messages wait, run and have failed, how long the oldest has waited in seconds, and the live workers."""
-    return (await db.fetch(_QUEUE))[0]
+    return (await db.fetch(QUEUE))[0]
 
 
 async def workers(db: Database) -> list[Row]:

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
@@ -18,6 +18,9 @@ from photochanger.db import Database
 from photochanger.embedded import EmbeddedPostgres
 from photochanger.storage.local import LocalStorage
 from tests.installation import Installation
+
+if TYPE_CHECKING:
+    from tests.stores import Bucket
 
 TEMPLATE = "photochanger_template"
 _server: EmbeddedPostgres | None = None
@@ -130,6 +133,18 @@ def storage(config: Config) -> LocalStorage:
     store = LocalStorage(config.media)
     store.prepare()
     return store
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """A bucket of this test's own, which the environment names."""
+    from tests.stores import Bucket  # takes a second that the other tests need not wait
+
+    made = Bucket()
+    for name, value in made.env.items():
+        monkeypatch.setenv(name, value)
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="session")

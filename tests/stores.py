@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
@@ -57,12 +55,3 @@ class Bucket:
 
     def stop(self) -> None:
         self._server.stop()
-
-
-@contextmanager
-def bucket() -> Iterator[Bucket]:
-    made = Bucket()
-    try:
-        yield made
-    finally:
-        made.stop()

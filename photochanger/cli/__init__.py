@@ -259,14 +259,11 @@ def _json(name: str, text: str) -> Any:
 
 async def _template(arguments: argparse.Namespace, settings: Config, url: str) -> int:
     from photochanger import templates
+    from photochanger.cli.prepare import its_storage
     from photochanger.image_pool import ImagePool
-    from photochanger.settings import wrong_media_root
-    from photochanger.storage.opening import open_storage
 
-    storage = open_storage(settings)
     async with _opened(url) as db:
-        if refusal := await wrong_media_root(db, storage):
-            raise ConfigError(refusal)
+        storage = await its_storage(settings, db)
         if arguments.action == "add":
             if not arguments.file.is_file():
                 raise ConfigError(f"There is no file {arguments.file}")

@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 
 from photochanger import __version__
+from photochanger.cli.prepare import its_storage
 from photochanger.config import Config, ConfigError
 from photochanger.db import Database
 from photochanger.failures import Conflict, Failure
 from photochanger.process import die_with_parent
-from photochanger.storage.local import LocalStorage
 from photochanger.storage.opening import open_storage
 from photochanger.tarball import Manifest
 
@@ -56,7 +56,7 @@ async def backup(arguments: argparse.Namespace, config: Config, db: Database) ->
     gone: list[str] = []
     async with backups.held(db, holder) as held:
         try:
-            storage = await _its_storage(config, db)
+            storage = await its_storage(config, db)
             path = backups.target(config, arguments.file)
             current = await settings.load(db)
             with_results = current.backup_results and not arguments.without_results
@@ -140,15 +140,6 @@ def _at(manifest: Manifest) -> str:
     return f"{manifest.made_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-async def _its_storage(config: Config, db: Database) -> LocalStorage:
-    from photochanger import settings
-
-    storage = open_storage(config)
-    if refusal := await settings.wrong_media_root(db, storage):
-        raise ConfigError(refusal)
-    return storage
-
-
 async def restore(arguments: argparse.Namespace, config: Config, db: Database) -> int:
     """Restores a backup, and says what is left to do."""
     from photochanger import restoring, tokens, vault
@@ -176,7 +167,7 @@ async def audit(arguments: argparse.Namespace, config: Config, db: Database) -> 
     """Prints every kind of files with what is wrong with them."""
     from photochanger import agreement
 
-    storage = await _its_storage(config, db)
+    storage = await its_storage(config, db)
     kinds = await agreement.look(db, storage)
     wrong = sum(len(kind.differences) for kind in kinds)
     if arguments.json:

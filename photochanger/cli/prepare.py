@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from photochanger import accounts, settings, slots, tokens, vault
 from photochanger.config import Config, ConfigError
 from photochanger.db import Database
+from photochanger.storage.local import LocalStorage
 from photochanger.storage.opening import open_storage
 
 
@@ -18,6 +19,18 @@ class Shown:
     ingest_password: str | None
 
 
+async def its_storage(config: Config, db: Database) -> LocalStorage:
+    """The store that the environment names.
+
+    Raises:
+        ConfigError: it is not the one this database's pictures lie in.
+    """
+    storage = open_storage(config)
+    if refusal := await settings.wrong_media_root(db, storage):
+        raise ConfigError(refusal)
+    return storage
+
+
 async def prepare(config: Config) -> Shown:
     """Slots, keys, media root, passwords: whatever a fresh database and home lack."""
     assert config.database_url is not None
@@ -25,10 +38,8 @@ async def prepare(config: Config) -> Shown:
     try:
         await vault.adopt_master_keys(db, tokens.master_keys(config))
         await slots.create_first(db)
-        storage = open_storage(config)
         try:
-            if refusal := await settings.wrong_media_root(db, storage):
-                raise ConfigError(refusal)
+            storage = await its_storage(config, db)
             if (await settings.load(db)).media_marker is None:
                 await settings.save(db, {"media_marker": storage.prepare()})
         except OSError as error:

@@ -15,15 +15,7 @@ from tests.api import Api
 from tests.installation import INGEST_PASSWORD, Installation, result_link, until
 from tests.photos import opened, photo
 from tests.servers import web
-from tests.stores import Bucket, bucket
-
-
-@pytest.fixture
-def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    with bucket() as made:
-        for name, value in made.env.items():
-            monkeypatch.setenv(name, value)
-        yield made
+from tests.stores import Bucket
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,20 +18,12 @@ from photochanger.storage import RESULTS, TEMPORARY, StorageAway
 from photochanger.storage.local import LocalStorage
 from photochanger.storage.opening import open_storage
 from photochanger.storage.s3 import COPY_GIVEN_S, COPY_KEPT_S, S3Storage
-from tests.stores import Bucket, bucket
+from tests.stores import Bucket
 
 pytestmark = pytest.mark.anyio
 
 KEY = f"{RESULTS}/one.jpg"
 PICTURE = os.urandom(700_000)
-
-
-@pytest.fixture
-def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    with bucket() as made:
-        for name, value in made.env.items():
-            monkeypatch.setenv(name, value)
-        yield made
 
 
 @pytest.fixture
