@@ -57,7 +57,7 @@ fuzz: ## Send damaged requests and pictures for a minute each, and many made up 
 
 fuzz-quick: ## The same for five seconds each, without those made up: what CI runs
 	@ops/install.sh dev
-	@PHOTOCHANGER_FUZZ_S=5 $(python) -m pytest -n 2 tests/fuzz
+	@PHOTOCHANGER_FUZZ_S=5 PHOTOCHANGER_FUZZ_SEED=20261130 $(python) -m pytest -n 2 tests/fuzz
 
 bench: ## Measure the queue and the whole ingest beside their contenders
 	@ops/install.sh dev

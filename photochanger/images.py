@@ -37,6 +37,8 @@ ACCEPTED: dict[str, tuple[str, str]] = {
 }
 EXTENSIONS: dict[str, str] = dict(ACCEPTED.values())
 _FORMATS = tuple(name for name in ACCEPTED if name != "MPO")  # Pillow finds MPO through JPEG
+#: What decoders raise for a damaged picture; ``RuntimeError`` is libheif's.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, RuntimeError)
 _DAMAGED_EXIF = (OSError, SyntaxError, ValueError, TypeError, KeyError, ZeroDivisionError, struct.error)
 #: A camera photo has one frame; a 10,000-frame WebP is an attack on the decoder.
 MAX_FRAMES = 1
@@ -113,7 +115,7 @@ def decode(file: BinaryIO | Path, *, max_pixels: int, edge: int | None = None) -
             with contextlib.suppress(*_DAMAGED_EXIF):  # then it stays as it lies
                 ImageOps.exif_transpose(image, in_place=True)
             plain = image if image.mode == mode else image.convert(mode)
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        except (*_DAMAGED, Image.DecompressionBombError) as error:
             raise InvalidImage(f"The picture cannot be decoded: {error}") from None
     plain.info = {"icc_profile": profile} if profile else {}
     return plain
@@ -181,7 +183,7 @@ def _sound(file: BinaryIO | Path, max_pixels: int) -> Image.Image:
             return image
         try:
             image.verify()
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        except _DAMAGED as error:
             raise InvalidImage(f"The picture is damaged: {error}") from None
     if not isinstance(file, Path):
         file.seek(0)
@@ -195,7 +197,7 @@ def _open(file: BinaryIO | Path) -> Image.Image:
             return Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
         raise UnsupportedMediaType("The file is not a JPEG, PNG or WebP picture") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except _DAMAGED as error:
         raise InvalidImage(f"The picture's header is damaged: {error}") from None
 
 

@@ -175,3 +175,15 @@ def test_a_thumbnail_is_a_small_webp(tmp_path_factory: pytest.TempPathFactory) -
     path.write_bytes(photo(1000, 500))
     small = opened(images.thumbnail(path, 320))
     assert (small.format, small.size) == ("WEBP", (320, 160))
+
+
+def test_a_heic_with_any_byte_of_its_head_damaged_is_refused_or_decoded() -> None:
+    whole = photo(96, 64, "HEIF")
+    refused = 0
+    for at in range(whole.index(b"mdat")):
+        data = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+        try:
+            images.decode(io.BytesIO(data), max_pixels=1_000_000)
+        except Failure:
+            refused += 1
+    assert refused
