@@ -29,7 +29,8 @@ READY_S = 60.0
 
 
 def until(condition: Callable[[], T], *, within_s: float, what: str) -> T:
-    """Waits for ``condition`` to be true and returns it; fails the test after ``within_s`` seconds."""
+    """Waits for ``condition`` to be true and returns it; fails the test after ``within_s`` seconds. Of a page it asks
+    by ``evaluate``: a page's policy forbids the ``eval`` by which Playwright's own ``wait_for_function`` asks again."""
     give_up = time.monotonic() + within_s
     while True:
         value = condition()

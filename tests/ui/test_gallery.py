@@ -358,7 +358,7 @@ def test_back_closes_the_lightbox_and_then_leaves_the_page(guest: Guest, evening
             box.get_by_text("×").click() if close == "×" else page.keyboard.press(close)
             expect(box).to_be_hidden()
             expect(picture.nth(1)).to_be_focused()
-            page.wait_for_function("history.state === null")
+            until(lambda: page.evaluate("history.state === null"), within_s=10, what="its history is left")
         assert page.url == address
         page.go_back()
         expect(page).to_have_url(back)

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from photochanger.config import PROJECT
-from tests.installation import Installation
+from tests.installation import Installation, until
 from tests.ui.accessible import faults
 from tests.ui.conftest import LAN_HOST, Guest
 from tests.ui.signed_in import SCREENSHOTS, sign_in
@@ -121,6 +121,6 @@ def test_a_file_is_dropped_and_sent_with_its_progress(page: Page, tmp_path: Path
         }"""
     )
     page.locator(".dropzone input").set_input_files(picture)
-    page.wait_for_function("window.problem")
-    assert page.evaluate("problem") == {"status": 404, "code": "not_found"}
+    problem = until(lambda: page.evaluate("window.problem"), within_s=10, what="the upload is answered")
+    assert problem == {"status": 404, "code": "not_found"}
     assert page.evaluate("progress.at(-1)") is None
