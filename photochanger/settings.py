@@ -268,20 +268,20 @@ def invalid(error: ValidationError, *, at: str = "") -> InvalidSettings:
 
 
 class Fresh(Generic[T]):
-    """A value read again when it is older than ``FRESH_S``; one read at a time. While the database is away the last
-    one serves on: what needs the database itself says so, once."""
+    """A value read again when it is older than ``FRESH_S``; one read at a time, whose outcome is everybody's who asked
+    meanwhile. While the database is away the last one serves on: what needs the database itself says so, once."""
 
     def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
         self._read = read
         self._read_at = float("-inf")
-        self._lock = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
         self._value: T
 
     async def get(self) -> T:
         if time.monotonic() - self._read_at > FRESH_S:
-            async with self._lock:
-                if time.monotonic() - self._read_at > FRESH_S:
-                    await self._refresh()
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._refresh())
+            await asyncio.shield(self._reading)  # who hangs up ends it for nobody else
         return self._value
 
     async def _refresh(self) -> None:
