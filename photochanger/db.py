@@ -24,7 +24,7 @@ Row = dict[str, Any]
 #: Seconds to wait for PostgreSQL to accept a connection, and for a free one in the pool: a guest is told
 #: ``unavailable`` within two seconds.
 CONNECT_TIMEOUT_S = 2
-POOL_TIMEOUT_S = 1.5
+POOL_TIMEOUT_S = 1.3
 #: Seconds after which the pool stops trying to reconnect by itself; the next request tries again at once.
 RECONNECT_S = 1.0
 RETRY_PAUSE_S = 0.1
