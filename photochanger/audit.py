@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,16 @@ MOST = 200
 BATCH = 1000
 #: The actor of what a command did; no account's name has brackets.
 COMMAND_LINE = "(command)"
+
+
+@dataclass(frozen=True)
+class Deed:
+    """One entry, as ``record`` takes it, for who writes it in a transaction of its own."""
+
+    actor: str
+    action: str
+    target: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def record(
@@ -59,7 +70,7 @@ async def sweep(db: Database, *, days: int) -> int:
 
 _SWEEP = f"""
 DELETE FROM audit WHERE id = ANY(ARRAY(
-    SELECT id FROM audit WHERE at < clock_timestamp() - %(days)s * interval '1 day' ORDER BY id LIMIT {BATCH}
+    SELECT id FROM audit WHERE at < clock_timestamp() - %(days)s * interval '1 day' ORDER BY at LIMIT {BATCH}
 )) RETURNING 1 AS gone
 """  # noqa: S608 - our own constant
 _RECORD = (
@@ -72,7 +83,7 @@ _FILTERS = {
     "target": "target = %(target)s",
     "since": "at >= %(since)s",
     "until": "at < %(until)s",
-    "before": "id < %(before)s",
+    "before": "(at, id) < (SELECT at, id FROM audit WHERE id = %(before)s)",
 }
 
 
@@ -104,7 +115,7 @@ async def listing(
     most = max(1, min(limit, MOST))
     rows = await db.fetch(
         "SELECT id, at, actor, action, target, detail, address, request_id FROM audit "  # noqa: S608
-        f"WHERE {wanted} ORDER BY id DESC LIMIT %(limit)s",
+        f"WHERE {wanted} ORDER BY at DESC, id DESC LIMIT %(limit)s",
         {**given, "limit": most + 1},
     )
     return rows[:most], len(rows) > most

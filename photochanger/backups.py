@@ -26,7 +26,7 @@ from zoneinfo import ZoneInfo
 
 from psycopg.types.json import Jsonb
 
-from photochanger import __version__, dumps, leases, logs, schema, settings
+from photochanger import __version__, audit, dumps, leases, logs, schema, settings
 from photochanger.config import PROJECT, Config, ConfigError
 from photochanger.db import Database, Row, fetch
 from photochanger.failures import Conflict, Failure, InternalError, StorageFull
@@ -137,6 +137,7 @@ async def _write(db: Database, storage: LocalStorage, writer: Writer, *, with_re
     server = await schema.server_version(db)
     async with db.transaction() as connection:  # for as long as the dump takes: it sees what these queries see
         await connection.execute(b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        await connection.execute(b"SET LOCAL idle_in_transaction_session_timeout = 0")
         [told] = await fetch(
             connection,
             "SELECT pg_export_snapshot() AS snapshot, clock_timestamp() AS now, version_num FROM alembic_version",
@@ -249,10 +250,16 @@ async def expected_bytes(db: Database, *, with_results: bool) -> int:
 # -- one at a time ----------------------------------------------------------------------------------------------------
 
 
-async def begin(db: Database) -> str | None:
-    """The right to make a backup, as a name for its holder; ``None`` while another is being made."""
+async def begin(db: Database, *, actor: str | None = None) -> str | None:
+    """The right to make a backup, as a name for its holder; ``None`` while another is being made. ``actor``: whose
+    deed the audit remembers."""
     holder = leases.new_holder()
-    return holder if await leases.hold(db, TASK, holder, ttl_s=LEASE_S) else None
+    async with db.transaction() as connection:
+        if not await leases.hold(connection, TASK, holder, ttl_s=LEASE_S):
+            return None
+        if actor is not None:
+            await audit.record(connection, actor=actor, action="backup.begun", target="backup/new")
+    return holder
 
 
 @contextlib.asynccontextmanager

@@ -25,6 +25,26 @@ Row = dict[str, Any]
 #: ``unavailable`` within two seconds.
 CONNECT_TIMEOUT_S = 2
 POOL_TIMEOUT_S = 1.3
+#: How a connection finds that its server is gone without a word, as after a power cut: within some five seconds, by
+#: libpq's own names (times in seconds, of ``tcp_user_timeout`` in milliseconds).
+FINDS_OUT: Mapping[str, Any] = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 3000,
+}
+#: How the server finds the same of us, and that a process of ours is paused within a transaction: whoever waits for
+#: what it holds goes on. Instants are read in UTC, whatever the zone of the machine PostgreSQL was set up on.
+_SETTINGS = {
+    "timezone": "UTC",
+    "idle_in_transaction_session_timeout": "5s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+#: What psycopg raises when a connection is lost; the last, when it was paused within a transaction.
+_LOST = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.IdleInTransactionSessionTimeout)
 #: Seconds after which the pool stops trying to reconnect by itself; the next request tries again at once.
 RECONNECT_S = 1.0
 RETRY_PAUSE_S = 0.1
@@ -41,14 +61,12 @@ class Database:
             max_size=connections,
             timeout=POOL_TIMEOUT_S,
             reconnect_timeout=RECONNECT_S,
-            check=_refuse_dead,
+            check=self._refuse_dead,
+            configure=_settle,
             open=False,
-            kwargs={
-                "autocommit": True,
-                "connect_timeout": CONNECT_TIMEOUT_S,
-                "application_name": application_name,
-            },
+            kwargs={"autocommit": True, "application_name": application_name, **FINDS_OUT},
         )
+        self._weeding: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -64,7 +82,7 @@ class Database:
                 yield connection
         except psycopg.errors.DiskFull as error:
             raise StorageFull("The disk that holds the database is full") from error
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        except (*_LOST, PoolTimeout) as error:
             raise Unavailable("The database cannot be reached", retry_after_s=2) from error
 
     @asynccontextmanager
@@ -94,7 +112,21 @@ class Database:
                 await asyncio.sleep(RETRY_PAUSE_S)
 
     async def close(self) -> None:
+        if self._weeding is not None:
+            self._weeding.cancel()
         await self._pool.close()
+
+    async def _refuse_dead(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Finds a connection whose server is gone without a round trip: an idle socket has nothing to say but EOF.
+        Where one is dead, all are looked at: the next to ask would find three of them before it gives up."""
+        idle = select.poll()
+        idle.register(connection.fileno(), select.POLLIN)
+        if not idle.poll(0):
+            return
+        if self._weeding is None or self._weeding.done():
+            self._weeding = asyncio.create_task(self._pool.check())
+        await connection.close()  # the pool would put it back: libpq has not noticed yet
+        raise psycopg.OperationalError("the server closed the connection")
 
 
 async def fetch(connection: psycopg.AsyncConnection[Any], sql: str, params: Params | None = None) -> list[Row]:
@@ -104,10 +136,5 @@ async def fetch(connection: psycopg.AsyncConnection[Any], sql: str, params: Para
         return await cursor.fetchall() if cursor.description is not None else []
 
 
-async def _refuse_dead(connection: psycopg.AsyncConnection[Any]) -> None:
-    """Finds a connection whose server is gone without a round trip: an idle socket has nothing to say but EOF."""
-    idle = select.poll()
-    idle.register(connection.fileno(), select.POLLIN)
-    if idle.poll(0):
-        await connection.close()  # the pool would put it back: libpq has not noticed yet
-        raise psycopg.OperationalError("the server closed the connection")
+async def _settle(connection: psycopg.AsyncConnection[Any]) -> None:
+    await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in _SETTINGS.items()).encode())

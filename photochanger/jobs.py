@@ -8,22 +8,33 @@ it. Who changes no row has lost, deletes its file and is silent. All instants ar
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import orjson
+from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from photochanger import admission
+from photochanger import admission, audit
 from photochanger.admission import NoRoom, Work
+from photochanger.audit import Deed
 from photochanger.broker import messages
 from photochanger.db import Database, Row, fetch
-from photochanger.failures import Conflict, Failure, IdempotencyMismatch, ProviderFailure, SlotDisabled, SyncTimeout
+from photochanger.failures import (
+    Conflict,
+    Failure,
+    IdempotencyMismatch,
+    ProviderFailure,
+    SlotDisabled,
+    SyncTimeout,
+    Unavailable,
+)
 from photochanger.providers import Picture
 from photochanger.slots import Options as SlotOptions
 from photochanger.states import MAX_CLAIMS, JobStatus
@@ -131,11 +142,12 @@ WITH known AS (
 ), joined AS (
     UPDATE job SET waiters = waiters + 1 FROM known
     WHERE job.id = known.job_id AND NOT is_finalized AND known.payload_sha256 = %(payload_sha256)s
+    RETURNING job.id
 )
 SELECT job.id, known.payload_sha256, job.expires_at,
        greatest(extract(epoch FROM job.expires_at - clock_timestamp()), 0)::float8 AS remaining_s
 FROM known JOIN job ON job.id = known.job_id
-WHERE %(key_is_final)s OR job.status NOT IN ('failed', 'timed_out', 'cancelled')
+WHERE %(key_is_final)s OR job.status = 'succeeded' OR job.id IN (SELECT id FROM joined)
 """
 
 
@@ -149,9 +161,9 @@ class Submitted:
     joined: bool = False
 
 
-async def submit(db: Database, submission: Submission) -> Submitted:
-    """Writes job, message and ``received`` in one transaction, where it can be served before its deadline; joins the
-    job that has its key.
+async def submit(db: Database, submission: Submission, *, deed: Deed | None = None) -> Submitted:
+    """Writes job, message, ``received`` and, where an administrator has it made, ``deed`` in one transaction, where it
+    can be served before its deadline; joins the job that has its key.
 
     While much of the room is left, several may come in at once; from then on they are let in one after the other,
     each seeing those before.
@@ -162,35 +174,71 @@ async def submit(db: Database, submission: Submission) -> Submitted:
         IdempotencyMismatch: the key was used for another photo.
         Unavailable: PostgreSQL cannot be reached; nothing was written, or the job runs and expires by itself.
     """
-    params = _params(submission)
-    slack_s = submission.t_sync_response_s - submission.elapsed_s - submission.work.need_s
+    params, since = _params(submission), time.monotonic()
+
+    def timed(share: float = 1.0) -> dict[str, Any]:
+        """With what has passed by now, and the ``share`` of what is left in which the photo's turn must come."""
+        elapsed_s = submission.elapsed_s + time.monotonic() - since
+        slack_s = submission.t_sync_response_s - elapsed_s - submission.work.need_s
+        return {**params, "elapsed_s": elapsed_s, "most_wait_s": max(0.0, slack_s * share)}
+
     for _ in range(3):  # a key's job may end between the two looks
-        rows = await db.fetch(_SUBMIT, {**params, "most_wait_s": max(0.0, slack_s * admission.AT_ONCE)})
-        row = rows[0] if rows else None
+        row = await _insert(db, timed(admission.AT_ONCE), deed)
         if row is not None and row["expires_at"] is None:
             if joined := await _join(db, submission):
                 return joined
-            if row["wait_s"] <= slack_s:
-                row = await _submit_in_turn(db, {**params, "most_wait_s": max(0.0, slack_s)})
+            if row["wait_s"] <= timed()["most_wait_s"]:
+                row = await _insert_in_turn(db, params["lane"], timed, deed)
         if row is None:
             raise SlotDisabled()
         if row["expires_at"] is not None:
             return Submitted(submission.job_id, row["expires_at"], row["remaining_s"])
-        if row["wait_s"] > max(0.0, slack_s):
+        if row["wait_s"] > timed()["most_wait_s"]:
             raise NoRoom(row["wait_s"], row["capacity"])
     raise Conflict("The same photo's job ended again and again while this one was being taken")
 
 
-#: One photo of a lane waits for its turn in the database, the others here: whoever is to be refused, and only looks,
-#: finds a free connection.
-_TURNS: WeakKeyDictionary[Database, defaultdict[str, asyncio.Lock]] = WeakKeyDictionary()
+@dataclass
+class _Turn:
+    """One photo of a lane waits for its turn in the database, the others here: whoever is to be refused, and only
+    looks, finds a free connection. ``away_at``: when the database was last found away, by the monotonic clock."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    away_at: float = float("-inf")
 
 
-async def _submit_in_turn(db: Database, params: Mapping[str, Any]) -> Row | None:
-    turn = _TURNS.setdefault(db, defaultdict(asyncio.Lock))[params["lane"]]
-    async with turn, db.transaction() as connection:
-        await connection.execute(b"SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (admission.LOCK, params["lane"]))
-        rows = await fetch(connection, _SUBMIT, params)
+_TURNS: WeakKeyDictionary[Database, defaultdict[str, _Turn]] = WeakKeyDictionary()
+
+
+async def _insert_in_turn(
+    db: Database, lane: str, timed: Callable[[], Mapping[str, Any]], deed: Deed | None
+) -> Row | None:
+    turn, since = _TURNS.setdefault(db, defaultdict(_Turn))[lane], time.monotonic()
+    async with turn.lock:
+        if turn.away_at >= since:  # found by one before us: nobody has to wait for it a second time
+            raise Unavailable("The database cannot be reached", retry_after_s=2)
+        try:
+            async with db.transaction() as connection:
+                await connection.execute(b"SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (admission.LOCK, lane))
+                return await _inserted(connection, timed(), deed)
+        except Unavailable:
+            turn.away_at = time.monotonic()
+            raise
+
+
+async def _insert(db: Database, params: Mapping[str, Any], deed: Deed | None) -> Row | None:
+    if deed is None:
+        rows = await db.fetch(_SUBMIT, params)
+        return rows[0] if rows else None
+    async with db.transaction() as connection:
+        return await _inserted(connection, params, deed)
+
+
+async def _inserted(connection: AsyncConnection[Any], params: Mapping[str, Any], deed: Deed | None) -> Row | None:
+    """The statement's row; where it has made the job, with ``deed`` beside it."""
+    rows = await fetch(connection, _SUBMIT, params)
+    if deed is not None and rows and rows[0]["expires_at"] is not None:
+        await audit.record(connection, **asdict(deed))
     return rows[0] if rows else None
 
 
@@ -508,10 +556,13 @@ async def fail(
     )
 
 
-async def cancel(db: Database, job_id: UUID, *, detail: str, guard: str = "true") -> Final | None:
-    """Cancels a pending or running job; its worker aborts the call. ``None``: it is final already."""
+async def cancel(
+    db: Database, job_id: UUID, *, detail: str, guard: str = "true", actor: str | None = None
+) -> Final | None:
+    """Cancels a pending or running job; its worker aborts the call. ``None``: it is final already. ``actor``: whose
+    deed the audit remembers."""
     return await _finish(
-        db, job_id, claim_no=None, status=JobStatus.CANCELLED, code="cancelled", detail=detail, guard=guard
+        db, job_id, claim_no=None, status=JobStatus.CANCELLED, code="cancelled", detail=detail, guard=guard, actor=actor
     )
 
 
@@ -562,20 +613,24 @@ async def _finish(
     attempt: int | None = None,
     since_response_s: float = 0.0,
     failure: Failure | None = None,
+    actor: str | None = None,
 ) -> Final | None:
-    rows = await db.fetch(
-        _finish_sql(guard),
-        {
-            "job_id": job_id,
-            "claim_no": claim_no,
-            "status": status.value,
-            "code": code,
-            "detail": detail,
-            "retry_after_s": failure.retry_after_s if failure else None,
-            **_attempt_end(attempt, since_response_s, failure=failure),
-        },
-        patience_s=FINAL_PATIENCE_S if claim_no is not None else 0.0,
-    )
+    params = {
+        "job_id": job_id,
+        "claim_no": claim_no,
+        "status": status.value,
+        "code": code,
+        "detail": detail,
+        "retry_after_s": failure.retry_after_s if failure else None,
+        **_attempt_end(attempt, since_response_s, failure=failure),
+    }
+    if actor is None:
+        rows = await db.fetch(_finish_sql(guard), params, patience_s=FINAL_PATIENCE_S if claim_no is not None else 0.0)
+    else:
+        async with db.transaction() as connection:
+            rows = await fetch(connection, _finish_sql(guard), params)
+            if rows:
+                await audit.record(connection, actor=actor, action="job.cancelled", target=f"job/{job_id}")
     return Final(rows[0]["job_id"], rows[0]["drop_payload"]) if rows else None
 
 

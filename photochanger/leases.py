@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
-from photochanger.db import Database
+from psycopg import AsyncConnection
+
+from photochanger.db import Database, fetch
 
 _HOLD = """
 INSERT INTO lease AS l (name, holder, expires_at)
@@ -21,9 +24,12 @@ def new_holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{os.urandom(4).hex()}"
 
 
-async def hold(db: Database, name: str, holder: str, *, ttl_s: float) -> bool:
-    """Takes or renews the right ``name`` for ``ttl_s`` seconds; False while somebody else has it."""
-    return bool(await db.fetch(_HOLD, {"name": name, "holder": holder, "ttl_s": ttl_s}))
+async def hold(where: AsyncConnection[Any] | Database, name: str, holder: str, *, ttl_s: float) -> bool:
+    """Takes or renews the right ``name`` for ``ttl_s`` seconds, on an open transaction's connection or on its own;
+    False while somebody else has it."""
+    params = {"name": name, "holder": holder, "ttl_s": ttl_s}
+    rows = await where.fetch(_HOLD, params) if isinstance(where, Database) else await fetch(where, _HOLD, params)
+    return bool(rows)
 
 
 async def release(db: Database, name: str, holder: str) -> None:

@@ -23,6 +23,8 @@ LOCK = 0x50436C6D
 ASK_AGAIN_S = 0.1
 #: Rows deleted in one statement.
 BATCH = 1000
+#: Limits told of at once, at most: of every provider and slot there are a few.
+MOST = 1000
 
 Kind = Literal["permit", "minute", "day", "period"]
 
@@ -193,10 +195,12 @@ async def release(
 
 
 async def in_use(db: Database) -> list[dict[str, object]]:
-    """What is used now, by key: the amount, and when the first of it comes back."""
+    """What is used now, by key: the amount, and when the first of it comes back. Not of single addresses, which are
+    as many as there are guests; at most ``MOST``."""
     return await db.fetch(
         "SELECT key, sum(amount)::float8 AS used, min(expires_at) AS frees_at FROM limit_use "
-        "WHERE expires_at > clock_timestamp() GROUP BY key ORDER BY key"
+        "WHERE expires_at > clock_timestamp() AND key !~ '^[a-z]+/address/' GROUP BY key ORDER BY key LIMIT %(most)s",
+        {"most": MOST},
     )
 
 

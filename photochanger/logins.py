@@ -6,7 +6,7 @@ unknown account is treated as a known one, in words and in time.
 
 from __future__ import annotations
 
-from photochanger import accounts, audit, logs
+from photochanger import accounts, audit, logs, network
 from photochanger.db import Database, Row, fetch
 from photochanger.failures import InvalidCredentials, LoginThrottled
 
@@ -31,11 +31,11 @@ _BATCH = 1000
 _STANDING = """
 SELECT count(*) AS failures,
        extract(epoch FROM clock_timestamp() - max(at))::float8 AS since_s,
-       extract(epoch FROM (array_agg(at ORDER BY at DESC) FILTER (WHERE address = %(address)s))[%(most)s]
+       extract(epoch FROM (array_agg(at ORDER BY at DESC) FILTER (WHERE address = %(subscriber)s))[%(most)s]
                + %(window)s * interval '1 second' - clock_timestamp())::float8 AS address_waits_s,
        (SELECT extract(epoch FROM (array_agg(at ORDER BY at DESC))[%(a_minute)s] + interval '1 minute'
                        - clock_timestamp())::float8
-        FROM login_failure WHERE address = %(address)s AND at > clock_timestamp() - interval '1 minute'
+        FROM login_failure WHERE address = %(subscriber)s AND at > clock_timestamp() - interval '1 minute'
        ) AS minute_waits_s,
        EXISTS (SELECT FROM session WHERE account = %(account)s AND address = %(address)s) AS is_known
 FROM login_failure WHERE account = %(account)s AND at > clock_timestamp() - %(window)s * interval '1 second'
@@ -60,8 +60,8 @@ async def prove(db: Database, name: str, password: str, *, address: str) -> Row:
         await _failed(db, rows[0]["name"] if rows else None, address)
         raise InvalidCredentials()
     await db.fetch(
-        "DELETE FROM login_failure WHERE account = %(account)s AND address = %(address)s",
-        {"account": account, "address": address},
+        "DELETE FROM login_failure WHERE account = %(account)s AND address = %(subscriber)s",
+        {"account": account, "subscriber": network.subscriber(address)},
     )
     return rows[0]
 
@@ -70,17 +70,18 @@ async def _begin(db: Database, account: str, address: str) -> None:
     params = {
         "account": account,
         "address": address,
+        "subscriber": network.subscriber(address),
         "window": WINDOW_S,
         "most": OF_ADDRESS,
         "a_minute": OF_ADDRESS_A_MINUTE,
     }
     async with db.transaction() as connection:
-        for lock, key in ((_LOCK_ACCOUNT, account), (_LOCK_ADDRESS, address)):
+        for lock, key in ((_LOCK_ACCOUNT, account), (_LOCK_ADDRESS, params["subscriber"])):
             await connection.execute(b"SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (lock, key))
         wait_s = _wait_s((await fetch(connection, _STANDING, params))[0])
         if wait_s <= 0:
             await connection.execute(
-                b"INSERT INTO login_failure (account, address) VALUES (%(account)s, %(address)s)", params
+                b"INSERT INTO login_failure (account, address) VALUES (%(account)s, %(subscriber)s)", params
             )
     if wait_s > 0:
         logs.event("login.throttled", address=address, again_in_s=round(wait_s, 1))

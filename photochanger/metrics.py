@@ -89,7 +89,7 @@ async def scrape(db: Database, disk: Mapping[str, float]) -> bytes:
         for metric in (INGESTS, INGEST_SECONDS, QUEUE_SECONDS, PROVIDER_SECONDS, STORAGE_SECONDS, RETRIES, TIMEOUTS,
                        POLLS, CLEANUPS, MODEL_RETIRES):  # fmt: skip
             registry.register(metric)
-    gauges = [GaugeMetricFamily(*_DISK[name], value=value) for name, value in disk.items()]
+    gauges = [GaugeMetricFamily(*_DISK[name], value=value) for name, value in disk.items() if name in _DISK]
     registry.register(_Ready(gauges + await _from_database(db)))
     return generate_latest(registry)
 
@@ -107,7 +107,7 @@ async def _from_database(db: Database) -> list[GaugeMetricFamily]:
         )
         used = await db.fetch(
             "SELECT key, sum(amount)::float8 AS used FROM limit_use WHERE expires_at > clock_timestamp() "
-            "AND key NOT LIKE 'ingest/address/%' GROUP BY key ORDER BY key"
+            "AND key !~ '^[a-z]+/address/' GROUP BY key ORDER BY key"
         )
         budgets = await db.fetch(_BUDGETS)
     except Unavailable:

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Mapping
 from uuid import UUID, uuid4
 
-from photochanger import audit, images, jobs, readiness, retention
+from photochanger import images, jobs, readiness, retention
 from photochanger.admission import Work
+from photochanger.audit import Deed
 from photochanger.db import Database, Row
 from photochanger.failures import Conflict, JobNotFound, StorageFull
 from photochanger.jobs import Submission, Submitted
@@ -57,14 +58,10 @@ async def submit(db: Database, storage: Storage, row: Row, current: Settings, wo
     job_id = uuid4()
     key = f"{PAYLOADS}/{job_id}.{images.EXTENSIONS[row['payload_mime']]}"
     await asyncio.to_thread(_copy, storage, row["payload_path"], key)
-    made: Submitted | None = None
-    try:
-        made = await jobs.submit(db, _submission(row, job_id, key, current, work))
-    finally:
-        if made is None:
-            await retention.let_go(storage, [key], kind=PAYLOADS)
-    detail = {"of": str(row["id"])}
-    await audit.record(db, actor=actor, action="job.rerun", target=f"job/{job_id}", detail=detail)
+    async with retention.until_handed_over(storage, key) as photo:
+        deed = Deed(actor, "job.rerun", f"job/{job_id}", {"of": str(row["id"])})
+        made = await jobs.submit(db, _submission(row, job_id, key, current, work), deed=deed)
+        photo.over = True
     return made
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from uuid import UUID
 
 from photochanger import images, jobs, logs, metrics, settings
 from photochanger.db import Database
+from photochanger.failures import Unavailable
 from photochanger.jobs import Final
 from photochanger.storage import MEDIA, PAYLOADS, RESULTS, TEMPLATES, TEMPORARY, THUMBNAILS, Storage, StorageAway
 
@@ -29,6 +30,27 @@ async def drop_payloads(storage: Storage, finals: Iterable[Final | None]) -> int
     """Deletes the originals of jobs that just became final."""
     keys = [final.drop_payload for final in finals if final is not None and final.drop_payload]
     return await let_go(storage, keys, kind=PAYLOADS)
+
+
+class Handed:
+    """``over``: somebody else sees to the file from now on."""
+
+    over = False
+
+
+@contextlib.asynccontextmanager
+async def until_handed_over(storage: Storage, key: str) -> AsyncIterator[Handed]:
+    """A photo's file, deleted at the end unless it was handed over to a job. It stays where PostgreSQL was lost: it may
+    have made the job and not said so; ``clean_orphans`` finds the file if it has not."""
+    handed = Handed()
+    try:
+        yield handed
+    except Unavailable:
+        handed.over = True
+        raise
+    finally:
+        if not handed.over:
+            await let_go(storage, [key], kind=PAYLOADS)
 
 
 async def let_go(storage: Storage, keys: Iterable[str], *, kind: str) -> int:
@@ -52,7 +74,7 @@ async def delete(storage: Storage, keys: Iterable[str], *, kind: str) -> int:
     keys = list(keys)
     if not keys:
         return 0
-    count = await asyncio.to_thread(storage.delete, *keys)
+    count = await storage.remove(*keys)
     metrics.CLEANUPS.labels(kind).inc(count)
     return count
 

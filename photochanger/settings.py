@@ -74,7 +74,8 @@ class Settings(BaseModel):
     ingest_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     ingest_per_minute_slot: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     ingest_per_minute_address: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    #: Requests of the admin API a minute from any one address.
+    #: Requests of the admin API a minute: of everybody, from any one address.
+    api_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     api_per_minute_address: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     #: What guests may ask of open galleries a minute, from any one address.
     gallery_per_minute_address: Annotated[int, Field(ge=1, le=1_000_000)] | None = 600
@@ -269,7 +270,8 @@ def invalid(error: ValidationError, *, at: str = "") -> InvalidSettings:
 
 class Fresh(Generic[T]):
     """A value read again when it is older than ``FRESH_S``; one read at a time, whose outcome is everybody's who asked
-    meanwhile. While the database is away the last one serves on: what needs the database itself says so, once."""
+    meanwhile. While the database is away or slow the last one serves on: what needs the database itself says so,
+    once. Nobody cuts a read short: psycopg would first ask the server for as long as ten seconds."""
 
     def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
         self._read = read
@@ -281,14 +283,16 @@ class Fresh(Generic[T]):
         if time.monotonic() - self._read_at > FRESH_S:
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._refresh())
-            await asyncio.shield(self._reading)  # who hangs up ends it for nobody else
+            if hasattr(self, "_value"):
+                await asyncio.wait({self._reading}, timeout=PATIENCE_S)
+            else:
+                await asyncio.shield(self._reading)  # who hangs up ends it for nobody else
         return self._value
 
     async def _refresh(self) -> None:
-        if not hasattr(self, "_value"):
+        try:
             self._value = await self._read()
-        else:
-            with contextlib.suppress(Unavailable, TimeoutError):
-                async with asyncio.timeout(PATIENCE_S):
-                    self._value = await self._read()
+        except Unavailable:
+            if not hasattr(self, "_value"):
+                raise
         self._read_at = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import psycopg
@@ -55,6 +56,10 @@ class Route(BaseModel):
     hedge: bool = False
 
 
+#: An instant that is still one in every time zone, and in PostgreSQL.
+Evening = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
+
+
 class BudgetPeriod(BaseModel):
     """Money for a named stretch of time, like one evening; ``amount`` in the currency of the providers' prices."""
 
@@ -62,8 +67,8 @@ class BudgetPeriod(BaseModel):
 
     #: A part of a limit's key, whose parts a slash divides.
     name: Annotated[str, Field(pattern=r"^[^\x00-\x20/\x7f-\xa0][^\x00-\x1f/\x7f-\x9f]{0,59}$")]
-    begins_at: AwareDatetime
-    ends_at: AwareDatetime
+    begins_at: Evening
+    ends_at: Evening
     amount: Price
 
     @model_validator(mode="after")

@@ -127,9 +127,11 @@ class Audit(Row):
     request_id: Mapped[str | None]
 
     __table_args__ = (
-        Index("ix_audit_actor_id", "actor", "id"),
-        Index("ix_audit_action_id", "action", "id"),
-        Index("ix_audit_target_id", "target", "id"),
+        Index("ix_audit_at", "at", "id"),
+        Index("ix_audit_actor_at", "actor", "at", "id"),
+        Index("ix_audit_action_at", "action", "at", "id"),
+        Index("ix_audit_target_at", "target", "at", "id"),
+        Index("ix_audit_rerun_of", text("(detail->>'of')"), postgresql_where=text("action = 'job.rerun'")),
     )
 
 

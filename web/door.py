@@ -10,12 +10,13 @@ from photochanger import access, breakers, network, providers, readiness, usual
 from photochanger.admission import Admission, Coming, Work, work_of
 from photochanger.config import Config
 from photochanger.db import Database
-from photochanger.failures import Failure, StorageFull, Unavailable
+from photochanger.failures import Failure, StorageFull
 from photochanger.limits import Limit
 from photochanger.providers import Options, Provider
 from photochanger.settings import Fresh, Settings
 from photochanger.slots import Slot
 from photochanger.storage import Storage, StorageAway
+from photochanger.storage.local import NOT_THERE
 from photochanger.usual import Times
 from web import rates
 
@@ -74,7 +75,7 @@ class Door:
             raise StorageAway(away, retry_after_s=10)
         free_bytes, marker = await self._disk.get()
         if current.media_marker not in (None, marker):
-            raise Unavailable("The disk that holds the pictures is not there", retry_after_s=10)
+            raise StorageAway(NOT_THERE, retry_after_s=10)
         if full := readiness.room(free_bytes, current):
             raise StorageFull(full)
         slack_s = current.t_sync_response_s - work.need_s
@@ -98,6 +99,7 @@ class Door:
 def _disk_of(storage: Storage) -> tuple[int, str]:
     """Its free bytes, and whose it is."""
     try:
-        return storage.free_bytes(), storage.marker()
-    except OSError:
+        free_bytes = storage.free_bytes()
+    except StorageAway:
         return 0, ""
+    return free_bytes, storage.marker()

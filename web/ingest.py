@@ -7,7 +7,6 @@ import re
 import secrets
 import time
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -30,7 +29,6 @@ from photochanger.slots import Slot
 from photochanger.storage import PAYLOADS
 from web import problems, uploads
 from web.exchange import SCOPE_KEY, Exchange
-from web.pictures import send_file
 from web.services import Services
 from web.uploads import Upload
 from web.waiting import GRACE_S, Waiter
@@ -132,33 +130,31 @@ class Ingest:
         # Not durable on purpose: after a power cut nobody waits for this photo any more.
         await self._its.storage.put(upload.photo, path, durable=False)
         elapsed_s = time.monotonic() - began
-        submitted = None
         try:
-            submitted = await jobs.submit(
-                self._its.db,
-                Submission(
-                    job_id=job_id,
-                    slot_id=slot.id,
-                    payload_path=path,
-                    payload_mime=upload.header.mime,
-                    payload_bytes=upload.bytes,
-                    payload_sha256=upload.sha256,
-                    elapsed_s=elapsed_s,
-                    t_sync_response_s=current.t_sync_response_s,
-                    t_result_retention_s=current.t_result_retention_h * HOUR_S,
-                    t_original_retention_s=current.t_original_retention_h * HOUR_S,
-                    max_pixels=current.max_pixels,
-                    fields=upload.fields,
-                    work=coming.work,
-                    **_known_by(slot, upload, key, current),
-                ),
-            )
+            async with retention.until_handed_over(self._its.storage, path) as photo:
+                submitted = await jobs.submit(
+                    self._its.db,
+                    Submission(
+                        job_id=job_id,
+                        slot_id=slot.id,
+                        payload_path=path,
+                        payload_mime=upload.header.mime,
+                        payload_bytes=upload.bytes,
+                        payload_sha256=upload.sha256,
+                        elapsed_s=elapsed_s,
+                        t_sync_response_s=current.t_sync_response_s,
+                        t_result_retention_s=current.t_result_retention_h * HOUR_S,
+                        t_original_retention_s=current.t_original_retention_h * HOUR_S,
+                        max_pixels=current.max_pixels,
+                        fields=upload.fields,
+                        work=coming.work,
+                        **_known_by(slot, upload, key, current),
+                    ),
+                )
+                photo.over = not submitted.joined
         except NoRoom as full:
             slack_s = current.t_sync_response_s - elapsed_s - coming.work.need_s
             raise self._its.door.admission.refusal(coming.work, full, slack_s=slack_s) from None
-        finally:
-            if submitted is None or submitted.joined:
-                await retention.let_go(self._its.storage, [path], kind=PAYLOADS)
         if submitted.joined:
             logs.job_id.set(str(submitted.job_id))
             logs.event("job.joined", slot=slot.id)
@@ -217,14 +213,13 @@ class Ingest:
         resp.set_header("PhotoChanger-Served-By", row["served_by"])
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Content-Type-Options", "nosniff")
-        path = await self._its.pictures.file(row["result_file_path"])
         name = f"{job_id}.{images.EXTENSIONS[row['result_mime']]}"
         if slot.options.answer == "multipart":
-            await _multipart(resp, row, path, name, link)
+            _multipart(resp, row, await self._its.pictures.whole(row["result_file_path"]), name, link)
             return
         resp.content_type = row["result_mime"]
         resp.set_header("Content-Disposition", f'inline; filename="{name}"')
-        await send_file(resp, path, row["result_bytes"])
+        await self._its.pictures.send(resp, row["result_file_path"], row["result_bytes"])
 
     def _late_link(self, req: falcon.asgi.Request, row: Row, current: Settings) -> str | None:
         """Where the picture will be, if the call that still runs brings one."""
@@ -264,11 +259,10 @@ def idempotency_key(req: falcon.asgi.Request) -> str | None:
     return key
 
 
-async def _multipart(resp: falcon.asgi.Response, row: Row, path: Path, name: str, link: str) -> None:
+def _multipart(resp: falcon.asgi.Response, row: Row, picture: bytes, name: str, link: str) -> None:
     """Breeze Booth's shape: a JSON block, then the picture."""
     boundary = secrets.token_hex(16)
     block = orjson.dumps({"job_id": str(row["id"]), "result_url": link, "expires_at": row["result_expires_at"]})
-    picture = await asyncio.to_thread(path.read_bytes)
     resp.content_type = f"multipart/form-data; boundary={boundary}"
     resp.data = b"".join(
         [

@@ -28,12 +28,14 @@ MOST_WATCHERS = 100
 MOST_WAITING = 500
 #: Jobs made so long ago do not change any more: the longest deadline, and a late call.
 AGE_S = 130
+#: Of so many. With more, whoever watches is told to read anew what is shown.
+MOST_LOOKED_AT = 500
 
 _JOBS = f"""
 SELECT id AS job_id, slot_id, status::text AS status, failure_reason, created_at, expires_at, claimed_at, finalized_at,
        served_by, is_test, result_expires_at,
        result_file_path IS NOT NULL AND result_expires_at > clock_timestamp() AS has_result
-FROM job WHERE created_at > clock_timestamp() - interval '{AGE_S} s' ORDER BY created_at DESC LIMIT 500
+FROM job WHERE created_at > clock_timestamp() - interval '{AGE_S} s' ORDER BY created_at DESC LIMIT {MOST_LOOKED_AT}
 """  # noqa: S608 - our own constant
 
 
@@ -64,7 +66,7 @@ class QueueNews(BaseModel):
 
 
 class News(BaseModel):
-    """One event of the stream. `hello` comes first, `missed` where the reader was too slow: read anew what is shown."""
+    """One event of the stream. `hello` comes first, `missed` where there was too much news: read anew what is shown."""
 
     event: Literal["hello", "job", "queue", "missed"]
     data: JobNews | QueueNews | None = None
@@ -162,6 +164,8 @@ class Live:
             for row in reversed(rows):
                 if self._known.get(row["job_id"]) != seen[row["job_id"]]:
                     self._spread(News(event="job", data=self._job(row)))
+            if len(rows) == MOST_LOOKED_AT and seen != self._known:  # what has happened to the older is not seen
+                self._spread(News(event="missed"))
         self._known = seen
         queue = QueueNews(**await system.queue(self._db))
         if queue != self._queue:

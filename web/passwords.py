@@ -13,7 +13,7 @@ import secrets
 import time
 from collections import OrderedDict
 
-from photochanger import accounts
+from photochanger import accounts, network
 from photochanger.failures import InvalidPassword, RateLimited
 from photochanger.settings import PasswordHash
 
@@ -30,6 +30,8 @@ class IngestPassword:
         self._key = secrets.token_bytes(32)
         self._verified: dict[bytes, str] = {}
         self._wrong: OrderedDict[tuple[str, str], dict[bytes, float]] = OrderedDict()
+        #: Passwords being hashed, by their digests; those of them that count as guesses, by address and slot.
+        self._hashing: dict[bytes, asyncio.Future[str | None]] = {}
         self._checking: dict[tuple[str, str], dict[bytes, asyncio.Future[str | None]]] = {}
 
     async def check(self, password: str, valid: list[PasswordHash], *, address: str, slot_id: str) -> None:
@@ -39,6 +41,7 @@ class IngestPassword:
             InvalidPassword: it is not.
             RateLimited: it is not remembered as right, and this address guessed too often.
         """
+        address = network.subscriber(address)
         hashes = [one.hash for one in valid]
         digest = hmac.digest(self._key, "\0".join([password, *hashes]).encode("utf-8", "replace"), "sha256")
         if self._verified.get(digest) in hashes:
@@ -59,7 +62,7 @@ class IngestPassword:
         checking: dict[bytes, asyncio.Future[str | None]],
     ) -> bool:
         """Whether one of ``hashes`` is the password's. The same password is hashed once, however many photos bring
-        it at the same time; different ones being hashed count as guesses already.
+        it at the same time, from wherever; different ones being hashed count as guesses already.
 
         Raises:
             RateLimited: too many different ones.
@@ -71,7 +74,10 @@ class IngestPassword:
                     "Too many different wrong passwords from this address",
                     retry_after_s=max(1.0, oldest + WINDOW_S - time.monotonic()),
                 )
-            checking[digest] = asyncio.ensure_future(_matching(password, hashes))
+            if digest not in self._hashing:
+                self._hashing[digest] = asyncio.ensure_future(_matching(password, hashes))
+                self._hashing[digest].add_done_callback(lambda _: self._hashing.pop(digest, None))
+            checking[digest] = self._hashing[digest]
             checking[digest].add_done_callback(lambda _: checking.pop(digest, None))
         matched = await asyncio.shield(checking[digest])
         if matched is None:

@@ -14,10 +14,10 @@ import falcon.asgi
 
 from photochanger import images
 from photochanger.db import Row
-from photochanger.failures import InvalidRequest, ResultExpired, Unavailable
+from photochanger.failures import Failure, InvalidRequest, ResultExpired, Unavailable
 from photochanger.image_pool import ImagePool
-from photochanger.storage import THUMBNAILS, Storage
-from photochanger.storage.local import full_or
+from photochanger.storage import THUMBNAILS, Storage, StorageAway
+from photochanger.storage.local import NOT_THERE, full_or
 
 PICTURE_CSP = "default-src 'none'; sandbox"
 READ_BYTES = 256 * 1024
@@ -49,28 +49,48 @@ class Pictures:
         resp.set_header("Content-Disposition", f'{kind}; filename="{name}"')
         if not_modified(req, resp, row["result_sha256"], row["finalized_at"]):
             return
-        path = await self.file(row["result_file_path"])
-        total = row["result_bytes"]
+        key, total = row["result_file_path"], row["result_bytes"]
         span = asked_range(req, total, row["result_sha256"])
         if span is None:
-            await send_file(resp, path, total)
+            await self.send(resp, key, total)
             return
         first, last = span
         resp.status = 206
         resp.set_header("Content-Range", f"bytes {first}-{last}/{total}")
-        await send_file(resp, path, total, start=first, length=last - first + 1)
+        await self.send(resp, key, total, start=first, length=last - first + 1)
 
-    async def file(self, key: str) -> Path:
-        """Where a stored picture can be read.
+    async def send(
+        self, resp: falcon.asgi.Response, key: str, size: int, *, start: int = 0, length: int | None = None
+    ) -> None:
+        """Sends ``length`` bytes of a stored picture of ``size`` from ``start``, all of them without one. The file is
+        opened first: once opened, it is sent whole, whatever a cleaner does meanwhile.
 
         Raises:
             ResultExpired: it is gone.
-            StorageAway: it cannot be fetched.
+            StorageAway: it cannot be fetched, or the disk is not there.
         """
         try:
-            return await self._storage.here(key)
+            await _send_file(resp, await self._storage.here(key), start, size if length is None else length)
         except FileNotFoundError:
-            raise ResultExpired() from None
+            raise await self._gone() from None
+
+    async def whole(self, key: str) -> bytes:
+        """A stored picture's bytes.
+
+        Raises:
+            ResultExpired, StorageAway: as ``send``.
+        """
+        try:
+            path = await self._storage.here(key)
+            return await asyncio.to_thread(path.read_bytes)
+        except FileNotFoundError:
+            raise await self._gone() from None
+
+    async def _gone(self) -> Failure:
+        """Why a file that should be there is not: it was deleted, or its disk is away."""
+        if await asyncio.to_thread(self._storage.marker):
+            return ResultExpired()
+        return StorageAway(NOT_THERE, retry_after_s=10)
 
     def _common(self, resp: falcon.asgi.Response, row: Row) -> None:
         resp.set_header("PhotoChanger-Result-Expires-At", row["result_expires_at"].isoformat())
@@ -96,7 +116,8 @@ class Pictures:
                     there = await self._sized(key)
         if there is None:
             raise ResultExpired()
-        await send_file(resp, *there)
+        path, length = there
+        await _send_file(resp, path, 0, length)
 
     async def _sized(self, key: str) -> tuple[Path, int] | None:
         """Where a file is and its bytes; ``None`` where it is not."""
@@ -111,7 +132,7 @@ class Pictures:
             path = await self._storage.here(key)
             return await self._pool.run(images.thumbnail, path, size, timeout_s=THUMBNAIL_S)
         except FileNotFoundError:
-            raise ResultExpired() from None
+            raise await self._gone() from None
         except TimeoutError:
             raise Unavailable("The small picture was not made in time", retry_after_s=THUMBNAIL_S) from None
 
@@ -156,23 +177,11 @@ def thumbnail_edge(size: int) -> int:
     return size
 
 
-async def send_file(
-    resp: falcon.asgi.Response, path: Path, size: int, *, start: int = 0, length: int | None = None
-) -> None:
-    """Sends ``length`` bytes of ``path`` from ``start``. The file is opened first: once opened, it is sent whole,
-    whatever a cleaner does meanwhile.
-
-    Raises:
-        ResultExpired: the file is gone.
-    """
-    length = size if length is None else length
-    try:
-        if length <= READ_BYTES * 4:
-            resp.data = _read_cached(path, start, length) or await asyncio.to_thread(_read, path, start, length)
-            return
-        file = await asyncio.to_thread(path.open, "rb")
-    except FileNotFoundError:
-        raise ResultExpired() from None
+async def _send_file(resp: falcon.asgi.Response, path: Path, start: int, length: int) -> None:
+    if length <= READ_BYTES * 4:
+        resp.data = _read_cached(path, start, length) or await asyncio.to_thread(_read, path, start, length)
+        return
+    file = await asyncio.to_thread(path.open, "rb")
 
     async def chunks() -> AsyncIterator[bytes]:
         with file:

@@ -19,8 +19,8 @@ from falcon.asgi.multipart import BodyPart
 from photochanger import images
 from photochanger.failures import InvalidImage, InvalidRequest, PayloadTooLarge
 from photochanger.images import Header
-from photochanger.storage import Storage
-from photochanger.storage.local import full_or
+from photochanger.storage import Storage, StorageAway
+from photochanger.storage.local import NOT_THERE, full_or
 from web.api import form
 from web.exchange import Exchange
 
@@ -145,6 +145,8 @@ async def _store(part: BodyPart, temporary: Path, *, max_bytes: int, max_pixels:
         try:
             with temporary.open("ab") as file:
                 file.write(data)
+        except FileNotFoundError:
+            raise StorageAway(NOT_THERE, retry_after_s=10) from None
         except OSError as error:
             raise full_or(error) from error
 

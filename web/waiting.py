@@ -15,7 +15,7 @@ from uuid import UUID
 import psycopg
 
 from photochanger import jobs, logs, metrics, retention
-from photochanger.db import CONNECT_TIMEOUT_S, Database, Row, fetch
+from photochanger.db import FINDS_OUT, Database, Row, fetch
 from photochanger.failures import Unavailable
 from photochanger.storage import Storage
 
@@ -79,10 +79,7 @@ class Waiting:
 
     async def _listen(self) -> None:
         async with await psycopg.AsyncConnection.connect(
-            self._db.url,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            application_name="photochanger web waiting",
+            self._db.url, autocommit=True, application_name="photochanger web waiting", **FINDS_OUT
         ) as connection:
             if self._ring:
                 await connection.execute(f'LISTEN "{jobs.JOB_BELL}"'.encode())

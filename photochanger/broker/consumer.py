@@ -34,6 +34,7 @@ from dramatiq.errors import ConnectionError, DecodeError
 
 from photochanger import logs
 from photochanger.broker.messages import QUEUE_BELL, STOP_BELL
+from photochanger.db import FINDS_OUT
 
 #: Seconds between beats; also the fallback poll, so that a lost NOTIFY costs at most this.
 BEAT_S = 0.5
@@ -88,14 +89,15 @@ _CLAIM_WIDE = _CLAIM.format(ready=f"ready AS ({_READY.format(which='true', limit
 _CLAIM_IN_LANES = _CLAIM.format(ready=_LANES).encode()
 
 # Rows of dead workers go back to the queue; rows that are ours in the table but not in our hands (the answer to a
-# claim was lost) too. Whoever deletes the dead worker's row is the one who gives its rows back.
+# claim was lost) too. Whoever deletes the dead worker's row is the one who gives its rows back; where a paused
+# process holds that row, the next beat tries again: nobody's own beat waits for it.
 _BEAT = b"""
 WITH at AS MATERIALIZED (
     SELECT clock_timestamp() AS now, pg_postmaster_start_time() AS server_started
 ), me AS (
     UPDATE dramatiq.worker SET beat_at = at.now, draining = %(draining)s FROM at WHERE id = %(worker)s RETURNING id
-), dead AS (
-    DELETE FROM dramatiq.worker w USING at
+), silent AS MATERIALIZED (
+    SELECT w.id FROM dramatiq.worker w, at
     WHERE w.id <> %(worker)s AND (
         greatest(w.beat_at, at.server_started) < at.now - %(lease_s)s * interval '1 second'
         OR (w.beat_at < at.now - %(disconnected_s)s * interval '1 second'
@@ -104,7 +106,9 @@ WITH at AS MATERIALIZED (
                 SELECT FROM pg_locks l
                 WHERE l.locktype = 'advisory' AND l.classid = %(life)s AND l.objid = w.id AND l.objsubid = 2
                   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())))
-    ) RETURNING w.id
+    ) FOR UPDATE OF w SKIP LOCKED
+), dead AS (
+    DELETE FROM dramatiq.worker w USING silent WHERE w.id = silent.id RETURNING w.id
 ), given_back AS (
     UPDATE dramatiq.queue q SET state = 'queued', worker_id = NULL, leased_at = NULL, mtime = at.now
     FROM at WHERE q.state = 'consumed' AND (
@@ -348,7 +352,7 @@ class LeasingConsumer(Consumer):
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is None:
             connection = psycopg.connect(
-                self.url, autocommit=True, connect_timeout=2, application_name="photochanger worker queue"
+                self.url, autocommit=True, application_name="photochanger worker queue", **FINDS_OUT
             )
             # The table's statistics are always stale (it is empty or flooded); its partial indexes are always right.
             for setting in ("synchronous_commit", "enable_seqscan", "enable_bitmapscan", "enable_sort"):

@@ -50,11 +50,10 @@ async def cancel(arguments: argparse.Namespace, config: Config, db: Database) ->
         job_id = UUID(arguments.job)
     except ValueError:
         raise ConfigError(f"{arguments.job!r} is not a job's id") from None
-    final = await jobs.cancel(db, job_id, detail="Cancelled by an administrator")
+    final = await jobs.cancel(db, job_id, detail="Cancelled by an administrator", actor=audit.COMMAND_LINE)
     await retention.drop_payloads(open_storage(config), [final])
     if final is None:
         row = await jobs.find(db, job_id)
         raise ConfigError(f"it has ended already: {row['status']}" if row else "there is no such job")
-    await audit.record(db, actor=audit.COMMAND_LINE, action="job.cancelled", target=f"job/{job_id}")
     print("cancelled")
     return 0

@@ -74,12 +74,20 @@ class Storage(Protocol):
         """Deletes them; how many were there, as far as can be told."""
         ...
 
+    async def remove(self, *keys: str) -> int:
+        """``delete``, in a thread that nobody else waits for."""
+        ...
+
     def marker(self) -> str:
         """Which store this is; empty where there is none."""
         ...
 
     def free_bytes(self) -> int:
-        """Bytes that may still be written on this machine."""
+        """Bytes that may still be written on this machine.
+
+        Raises:
+            StorageAway: its disk is not there.
+        """
         ...
 
     def keys(self, kind: str) -> list[tuple[str, float]]:

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from photochanger.failures import StorageFull
-from photochanger.storage import KINDS, TEMPORARY
+from photochanger.storage import KINDS, TEMPORARY, StorageAway
 
 _KEY = re.compile(rf"({'|'.join(KINDS)})/[A-Za-z0-9][A-Za-z0-9._-]{{0,120}}")
 MARKER = ".photochanger-media"
 READ_BYTES = 256 * 1024
+NOT_THERE = "The disk that holds the pictures is not there"
 
 
 class LocalStorage:
@@ -103,8 +104,14 @@ class LocalStorage:
                 count += 1
         return count
 
+    async def remove(self, *keys: str) -> int:
+        return await asyncio.to_thread(self.delete, *keys)
+
     def free_bytes(self) -> int:
-        return shutil.disk_usage(self.root).free
+        try:
+            return shutil.disk_usage(self.root).free
+        except OSError:
+            raise StorageAway(NOT_THERE, retry_after_s=10) from None
 
     def keys(self, kind: str) -> list[tuple[str, float]]:
         now = self._now()

@@ -36,6 +36,8 @@ BEGUN_KEPT_S = 6 * 3600.0
 CONNECT_S, REQUEST_S, RETRIES, PARTS = 3.0, 60.0, 2, 2
 #: Of a process: while the store hangs they wait, and nothing else does.
 THREADS = 16
+#: Those that delete, apart: nobody's photo waits for them.
+CLEANERS = 4
 COPIES = "copies"
 #: Seconds between looks at whether the store is there, and in which it must answer one: photos are refused by the last.
 LOOK_S, LOOK_ANSWERED_S = 2.0, 1.5
@@ -58,6 +60,7 @@ class S3Storage(LocalStorage):
         except OSError as error:
             raise ConfigError(f"PHOTOCHANGER_MEDIA_ROOT: {media_root} cannot be used: {error.strerror}") from None
         self._threads = ThreadPoolExecutor(THREADS, "store")
+        self._cleaners = ThreadPoolExecutor(CLEANERS, "store-cleaner")
         threading.Thread(target=_watch, args=[weakref.ref(self)], name="store", daemon=True).start()
 
     # -- the store --------------------------------------------------------------------------------------------------
@@ -132,6 +135,9 @@ class S3Storage(LocalStorage):
             with _reached():
                 self._store.delete(stored)
         return len(keys)
+
+    async def remove(self, *keys: str) -> int:
+        return await asyncio.get_running_loop().run_in_executor(self._cleaners, functools.partial(self.delete, *keys))
 
     def keys(self, kind: str) -> list[tuple[str, float]]:
         if kind == TEMPORARY:

@@ -439,11 +439,12 @@ def test_a_path_that_is_nothings_is_not_found(keeper: httpx.Client, path: str) -
 # -- requests a minute ----------------------------------------------------------------------------------------------
 
 
-def test_requests_a_minute_are_limited_where_that_is_set(config: Config) -> None:
+@pytest.mark.parametrize(("setting", "whose"), [("api_per_minute", "server"), ("api_per_minute_address", "address")])
+def test_requests_a_minute_are_limited_where_that_is_set(config: Config, setting: str, whose: str) -> None:
     with api(config) as running:
-        running.sql("INSERT INTO app_settings (key, value) VALUES ('api_per_minute_address', '2')")
+        running.sql("INSERT INTO app_settings (key, value) VALUES (%s, '2')", setting)
         answers = [running.client.get("/api/me") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [401, 401, 429]
-    assert answers[0].headers["ratelimit-policy"] == '"address";q=2;w=60'
-    assert answers[0].headers["ratelimit"].startswith('"address";r=1;t=')
+    assert answers[0].headers["ratelimit-policy"] == f'"{whose}";q=2;w=60'
+    assert answers[0].headers["ratelimit"].startswith(f'"{whose}";r=1;t=')
     assert int(answers[2].headers["retry-after"]) >= 1

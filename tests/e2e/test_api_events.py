@@ -107,6 +107,21 @@ def test_the_stream_ends_when_its_reader_may_no_longer_read_jobs(house: Installa
         assert stream.ended.wait(20)
 
 
+def test_who_watches_more_than_can_be_looked_at_is_told_so(house: Installation, known: Api) -> None:
+    house.post(photo(64, 48))
+    with watching(house.url, bearer(known, "flooded")) as stream:
+        stream.first(lambda event: event[0] == "queue", within_s=5, what="the first look")
+        known.sql(
+            "INSERT INTO job (id, slot_id, status, created_at, expires_at, finalized_at, is_finalized, is_test,"
+            " failure_reason, snapshot, payload_mime, payload_bytes, payload_sha256)"
+            " SELECT gen_random_uuid(), slot_id, 'cancelled',"
+            " clock_timestamp(), clock_timestamp(), clock_timestamp(), true, true, 'cancelled', snapshot, payload_mime,"
+            " payload_bytes, payload_sha256 FROM generate_series(1, 500), (SELECT * FROM job LIMIT 1) AS job"
+        )
+        stream.first(lambda event: event[0] == "missed", within_s=10, what="it is told")
+    known.sql("DELETE FROM job WHERE status = 'cancelled' AND is_test AND created_at = expires_at")
+
+
 def test_a_server_that_is_told_to_stop_does_although_somebody_watches(installation: Installation) -> None:
     installation.sql(
         "INSERT INTO account (name, password_hash, permissions, must_change) VALUES ('boss', %s, '{jobs:read}', false)",

@@ -71,6 +71,7 @@ def test_only_what_is_sent_is_changed(boss: httpx.Client) -> None:
         ({"max_pixels": 10**40}, "max_pixels"),
         ({"disk_reserve_bytes": 10**40}, "disk_reserve_bytes"),
         ({"ingest_per_minute": 10**40}, "ingest_per_minute"),
+        ({"api_per_minute": 0}, "api_per_minute"),
         ({"api_per_minute_address": 0}, "api_per_minute_address"),
         ({"time_zone": "Europe"}, "time_zone"),
         ({"time_zone": "../etc/passwd"}, "time_zone"),

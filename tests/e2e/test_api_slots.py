@@ -67,6 +67,10 @@ def test_a_slot_is_made_found_and_read(boss: httpx.Client, made: httpx.Response,
     assert boss.get("/api/slots", params={**filters, "operation": "original"}).json()["items"] == []
 
 
+def period(until: str) -> dict[str, Any]:
+    return {"name": "Evening", "begins_at": "2026-11-30T18:00:00Z", "ends_at": until, "amount": 5}
+
+
 def test_a_slot_may_have_an_id_of_its_own_and_never_somebody_elses(boss: httpx.Client, name: str) -> None:
     slot_id = f"booth-{next(_numbers)}"
     given = {"id": slot_id, "name": name, "route": rung()}
@@ -101,6 +105,10 @@ def test_slots_come_page_by_page(boss: httpx.Client) -> None:
         ({"name": "x", "route": {"rungs": [{"provider": "local", "operation": "y"}]}}, "route.rungs.0.operation"),
         ({"name": "x", "route": rung(), "id": "No!"}, "id"),
         ({"name": "x", "route": rung(), "options": {"budget_per_day": -1}}, "options.budget_per_day"),
+        (
+            {"name": "x", "route": rung(), "options": {"budget_period": period("9999-12-31T23:59:59-05:00")}},
+            "options.budget_period.ends_at",
+        ),
     ],
 )
 def test_a_slot_that_cannot_work_is_not_made_and_its_field_is_named(

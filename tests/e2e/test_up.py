@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.api import Api
-from tests.installation import Installation, until
+from tests.installation import Installation, result_link, until
 from tests.photos import big_png, opened, photo
 
 
@@ -231,7 +231,8 @@ def test_a_media_root_whose_disk_is_gone_takes_no_photos_and_makes_nothing(tmp_p
     root = tmp_path / "disk"
     given = {"PHOTOCHANGER_MEDIA_ROOT": str(root)}
     with Installation(tmp_path / "home", database_url=database_url, env=given) as running:
-        assert running.post(photo()).status_code == 200
+        made = running.post(photo())
+        assert made.status_code == 200
         away = root.rename(tmp_path / "unmounted")
         root.mkdir()
         refused = until(
@@ -241,7 +242,14 @@ def test_a_media_root_whose_disk_is_gone_takes_no_photos_and_makes_nothing(tmp_p
         assert "is not there" in refused.json()["detail"]
         assert httpx.get(f"{running.url}/readyz", trust_env=False).status_code == 503
         assert list(root.iterdir()) == []
-        root.rmdir()
+        root.rmdir()  # not even the mount point
+        assert httpx.get(result_link(made), trust_env=False).status_code == 503  # 410 would say that it is over
+        assert httpx.get(f"{running.url}/metrics", trust_env=False).status_code == 200
+        with httpx.Client() as client, Api(running.url, database_url, client).signed_in("boss") as boss:
+            assert boss.get("/api/system").json()["disk"]["is_there"] is False
+            assert "not there" in boss.get("/", headers={"Accept": "text/html"}).text
+            tried = boss.post("/api/slots/slot-001/test-run", files={"file": photo(64, 48)})
+            assert tried.status_code == 503, tried.text
         away.rename(root)
         until(lambda: running.post(photo(90, 60)).status_code == 200, within_s=5, what="taken again")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -78,9 +79,11 @@ async def test_a_flood_without_lane_fills_the_threads_for_everybody(db: Database
 
 async def test_who_comes_all_at_once_is_let_in_as_if_one_came_after_the_other(db: Database) -> None:
     await crew(db, threads=32, lanes={"gemini": 32})
+    began = time.monotonic()
     got = await asyncio.gather(*(enters(db, GEMINI) for _ in range(300)))
+    late_s = time.monotonic() - began
     let_in = sum(isinstance(one, Submitted) for one in got)
-    assert 48 <= let_in <= 51, "6 s on 32 threads, less caution"
+    assert 48 - late_s * 8 - 1 <= let_in <= 51, "6 s on 32 threads, less caution and what passed while they came in"
     assert len(await db.fetch("SELECT FROM job")) == let_in
 
 

@@ -266,6 +266,23 @@ def test_a_worker_that_stands_still_is_taken_over_by_its_lease_within_five_secon
     assert LEASE_S * 0.8 < time.monotonic() - began < 5.0
 
 
+def test_a_dead_worker_whose_row_a_paused_process_holds_stops_nobody_s_beat(
+    connection: psycopg.Connection[Any], worker: Make
+) -> None:
+    dead, survivor = worker(), worker()
+    beat(survivor)
+    ids = send(connection, 2)
+    take(dead, 2)
+    with psycopg.connect(dead.url) as paused:
+        paused.execute("SELECT FROM dramatiq.worker WHERE id = %s FOR KEY SHARE", (dead.worker_id,))
+        vanish(dead)
+        began = time.monotonic()
+        while time.monotonic() - began < 2 * DISCONNECTED_S:
+            beat(survivor)
+        assert time.monotonic() - began < 2 * DISCONNECTED_S + 1
+    assert sorted(message.message_id for message in take(survivor, 2)) == sorted(ids)
+
+
 def test_a_worker_that_comes_back_finds_its_lease_gone_and_stops_its_work(
     connection: psycopg.Connection[Any], worker: Make
 ) -> None:

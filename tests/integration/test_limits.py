@@ -24,6 +24,12 @@ async def permit(db: Database, holder: str, *more: Limit, worker_id: int | None 
     return await limits.acquire(db, [PERMIT, *more], holder=holder, worker_id=worker_id, lasts_s=60)
 
 
+async def test_what_is_used_is_told_of_providers_and_slots_not_of_every_guest(db: Database) -> None:
+    await limits.acquire(db, [Limit("gallery/address/192.0.2.7", 5, "minute"), Limit("api/server", 5, "minute")])
+    await limits.acquire(db, [Limit("ingest/slot/address", 5, "minute")])
+    assert list(await used(db)) == ["api/server", "ingest/slot/address"]
+
+
 async def worker(db: Database) -> int:
     rows = await db.fetch("INSERT INTO dramatiq.worker (host, pid, threads) VALUES ('x', 1, 8) RETURNING id")
     return int(rows[0]["id"])

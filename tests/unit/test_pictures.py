@@ -10,15 +10,31 @@ import falcon.asgi
 import pytest
 
 from photochanger.failures import ResultExpired
-from web.pictures import send_file
+from photochanger.image_pool import ImagePool
+from photochanger.storage import StorageAway
+from photochanger.storage.local import LocalStorage
+from web.pictures import Pictures
 
 pytestmark = pytest.mark.anyio
 DATA = bytes(range(256)) * 100
+KEY = "results/picture.jpg"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStorage:
+    made = LocalStorage(tmp_path / "media")
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def pictures(store: LocalStorage) -> Pictures:
+    return Pictures(store, ImagePool(processes=1))
 
 
 @pytest.mark.parametrize("memory", ["has it", "has a part", "has nothing", "cannot tell"])
 async def test_a_picture_is_sent_whole_whatever_the_system_has_in_memory(
-    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    memory: str, store: LocalStorage, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def a_part(descriptor: int, buffers: list[bytearray], start: int, flags: int) -> int:
         buffers[0][:5] = b"wrong"
@@ -33,14 +49,22 @@ async def test_a_picture_is_sent_whole_whatever_the_system_has_in_memory(
         monkeypatch.setattr(os, "preadv", nothing)
     elif memory == "cannot tell":
         monkeypatch.delattr(os, "RWF_NOWAIT")
-    picture = tmp_path / "picture"
-    picture.write_bytes(DATA)
+    store.path(KEY).write_bytes(DATA)
     for start, length in ((0, len(DATA)), (300, 1000), (len(DATA) - 1, 1)):
         resp = falcon.asgi.Response()
-        await send_file(resp, picture, len(DATA), start=start, length=length)
+        await pictures.send(resp, KEY, len(DATA), start=start, length=length)
         assert resp.data == DATA[start : start + length]
 
 
-async def test_a_picture_that_is_gone_has_expired(tmp_path: Path) -> None:
+async def test_a_picture_that_is_gone_has_expired_unless_its_disk_is_away(
+    store: LocalStorage, pictures: Pictures
+) -> None:
     with pytest.raises(ResultExpired):
-        await send_file(falcon.asgi.Response(), tmp_path / "gone", 10)
+        await pictures.send(falcon.asgi.Response(), KEY, 10)
+    with pytest.raises(ResultExpired):
+        await pictures.whole(KEY)
+    store.root.rename(store.root.with_name("unmounted"))
+    with pytest.raises(StorageAway):
+        await pictures.send(falcon.asgi.Response(), KEY, 10)
+    with pytest.raises(StorageAway):
+        await pictures.whole(KEY)

@@ -189,7 +189,9 @@ def query(req: falcon.asgi.Request, model: type[M]) -> M:
     fields = {field.alias or name: field for name, field in model.model_fields.items()}
     given: Mapping[str, Any] = req.params
     errors = [FieldError(name, "unknown", "This is not a parameter here") for name in given if name not in fields]
-    errors += [FieldError(name, "invalid", "It holds a NUL character") for name in given if "\0" in str(given[name])]
+    errors += [
+        FieldError(name, "invalid", "It holds a NUL character") for name in given if "\0" in "".join(given[name])
+    ]
     if not errors:
         lists = {name for name, field in fields.items() if get_origin(field.annotation) is list}
         try:

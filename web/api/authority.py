@@ -65,10 +65,11 @@ class Authority:
             resp.set_header("WWW-Authenticate", "Bearer")
 
     async def _within_limit(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
-        most = (await self._its.settings.get()).api_per_minute_address
-        if most is not None:
-            limit = Limit(f"api/address/{network.subscriber(req.remote_addr)}", most, "minute")
-            await rates.take(self._its.db, resp, [limit], what="requests")
+        current = await self._its.settings.get()
+        address = f"api/address/{network.subscriber(req.remote_addr)}"
+        given = (("api/server", current.api_per_minute), (address, current.api_per_minute_address))
+        wanted = [Limit(key, most, "minute") for key, most in given if most is not None]
+        await rates.take(self._its.db, resp, wanted, what="requests")
 
 
 async def caller_of(its: Services, req: falcon.asgi.Request) -> Caller:

@@ -9,7 +9,7 @@ from typing import Annotated
 import falcon.asgi
 from pydantic import BaseModel, Field
 
-from photochanger import audit, backups, settings
+from photochanger import backups, settings
 from photochanger.db import Database
 from photochanger.failures import Conflict
 from web.api import answer, needs
@@ -63,10 +63,9 @@ class BackupList:
     @needs("settings:write")
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         db = self._its.db
-        holder = await backups.begin(db)
+        holder = await backups.begin(db, actor=req.context.account.name)
         if holder is None:
             raise Conflict("A backup is being made already")
-        await audit.record(db, actor=req.context.account.name, action="backup.begun", target="backup/new")
         making = asyncio.create_task(backups.run_apart(db, holder))
         self._making.add(making)
         making.add_done_callback(self._making.discard)

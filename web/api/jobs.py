@@ -10,7 +10,7 @@ from uuid import UUID
 import falcon.asgi
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from photochanger import audit, images, job_list, jobs, logs, rerun, retention
+from photochanger import images, job_list, jobs, logs, rerun, retention
 from photochanger.admission import NoRoom
 from photochanger.failures import Conflict, Failure, JobNotFound, ResultNotFound
 from photochanger.job_list import JobDetail, JobSummary
@@ -21,7 +21,7 @@ from web import problems
 from web.api import Instant, Page, answer, body, cursor, needs, position, query
 from web.api.views import SMALL
 from web.models import Accepted, Problem, Url
-from web.pictures import PICTURE_CSP, send_file
+from web.pictures import PICTURE_CSP
 from web.services import Services
 
 #: Jobs of one bulk request that are named, and those found by a filter.
@@ -262,7 +262,7 @@ class JobOriginal:
         resp.set_header("Content-Security-Policy", PICTURE_CSP)
         name = f"{row['id']}-original.{images.EXTENSIONS[row['payload_mime']]}"
         resp.set_header("Content-Disposition", f'inline; filename="{name}"')
-        await send_file(resp, await self._its.pictures.file(row["payload_path"]), row["payload_bytes"])
+        await self._its.pictures.send(resp, row["payload_path"], row["payload_bytes"])
 
 
 def job_key(job_id: str) -> UUID:
@@ -314,12 +314,11 @@ def links(its: Services, req: falcon.asgi.Request, current: Settings, one: JobSu
 
 async def cancel(its: Services, key: UUID, *, actor: str) -> bool:
     """Cancels a job; False where it had ended, or there is none."""
-    final = await jobs.cancel(its.db, key, detail="Cancelled by an administrator")
+    final = await jobs.cancel(its.db, key, detail="Cancelled by an administrator", actor=actor)
     if final is None:
         return False
     await retention.drop_payloads(its.storage, [final])
     logs.event("job.cancelled", detail="by an administrator")
-    await audit.record(its.db, actor=actor, action="job.cancelled", target=f"job/{key}")
     return True
 
 

@@ -17,7 +17,7 @@ from web import uploads
 from web.api import Page, answer, cursor, needs, position, query
 from web.exchange import SCOPE_KEY
 from web.models import MediaObject, TemplateMedia
-from web.pictures import PICTURE_CSP, send_file
+from web.pictures import PICTURE_CSP
 from web.services import Services
 
 MAX_TEMPLATE_BYTES = 50 * 1024**2
@@ -178,7 +178,7 @@ class TemplatePicture:
             await self._its.pictures.small(req, resp, {**row, "modified_at": row["created_at"]}, asked.size)
             return
         resp.content_type = row["mime"]
-        await send_file(resp, await self._its.pictures.file(row["storage_key"]), row["bytes"])
+        await self._its.pictures.send(resp, row["storage_key"], row["bytes"])
 
 
 class CachePurge:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import falcon.asgi
@@ -14,6 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from photochanger import limits, outside, schedules, settings, system
 from photochanger.failures import InvalidSettings, NotFound
 from photochanger.settings import whole_url
+from photochanger.storage import StorageAway
+from photochanger.storage.local import LocalStorage
 from web.api import Page, answer, body, cursor, needs, position, query
 from web.live import QueueNews
 from web.services import Services
@@ -43,12 +46,24 @@ class ScheduleView(BaseModel):
     last_result: dict[str, Any] | None
 
 
+#: Free bytes, in reserves, under which the disk is worth a look.
+ROOMY = 3
+
+
 class DiskView(BaseModel):
     """The disk that holds the pictures."""
 
     free_bytes: Annotated[int, Field(ge=0)]
     total_bytes: Annotated[int, Field(ge=0)]
     reserve_bytes: Annotated[int, Field(ge=0, description="With less, photos are refused.")]
+    is_there: Annotated[bool, Field(description="False: it is not this installation's disk, or not mounted.")]
+
+    @property
+    def light(self) -> Literal["good", "waiting", "failed"]:
+        """``failed``: photos are refused; ``waiting``: it is worth a look."""
+        if not self.is_there or self.free_bytes < self.reserve_bytes:
+            return "failed"
+        return "waiting" if self.free_bytes < ROOMY * self.reserve_bytes else "good"
 
 
 class LimitView(BaseModel):
@@ -228,12 +243,23 @@ async def disk(its: Services) -> DiskView:
     """The disk as it stands now.
 
     Raises:
-        OSError: the media root is not there.
-        Unavailable: the reserve was never read, and PostgreSQL cannot be reached.
+        Unavailable: the settings were never read, and PostgreSQL cannot be reached.
     """
-    usage = await asyncio.to_thread(shutil.disk_usage, its.storage.root)
-    reserve = (await its.settings.get()).disk_reserve_bytes
-    return DiskView(free_bytes=usage.free, total_bytes=usage.total, reserve_bytes=reserve)
+    current = await its.settings.get()
+    free, total = await asyncio.to_thread(_room_of, its.storage, current.media_marker)
+    return DiskView(free_bytes=free, total_bytes=total, reserve_bytes=current.disk_reserve_bytes, is_there=total > 0)
+
+
+def _room_of(storage: LocalStorage, marker: str | None) -> tuple[int, int]:
+    """Its free bytes and all; none where it is not there."""
+    with contextlib.suppress(StorageAway):  # another machine's pictures: what is here is room for them all the same
+        if marker not in (None, storage.marker()):
+            return 0, 0
+    try:
+        usage = shutil.disk_usage(storage.root)
+    except OSError:
+        return 0, 0
+    return usage.free, usage.total
 
 
 async def _schedules(its: Services) -> list[ScheduleView]:

@@ -10,8 +10,9 @@ from uuid import uuid4
 import falcon.asgi
 from pydantic import BaseModel, ConfigDict, Field
 
-from photochanger import audit, job_list, jobs, readiness, rerun, retention, settings, slots
+from photochanger import job_list, jobs, readiness, rerun, retention, settings, slots
 from photochanger.admission import Coming, NoRoom, Work
+from photochanger.audit import Deed
 from photochanger.failures import Cancelled, StorageFull, SyncTimeout
 from photochanger.job_list import AttemptView
 from photochanger.jobs import Submission, Submitted
@@ -82,14 +83,9 @@ class SlotTestRun:
                 tried = _with(slot, upload.fields.pop(OVERRIDES_FIELD, ""), current)
                 submission = await self._submission(upload, tried, current, began)
                 with self._its.waiting.waiter(submission.job_id) as waiter:
-                    submitted = await self._submit(upload, submission, coming)
-                    await audit.record(
-                        self._its.db,
-                        actor=req.context.account.name,
-                        action="slot.tested",
-                        target=f"slot/{slot_id}",
-                        detail={"job_id": str(submitted.job_id)},
-                    )
+                    detail = {"job_id": str(submission.job_id)}
+                    deed = Deed(req.context.account.name, "slot.tested", f"slot/{slot_id}", detail)
+                    submitted = await self._submit(upload, submission, coming, deed)
                     await self._ended(req, waiter, submitted)
         answer(resp, await self._outcome(req, submitted, current))
 
@@ -123,17 +119,15 @@ class SlotTestRun:
             options=tried.options.model_dump(mode="json"),
         )
 
-    async def _submit(self, upload: Upload, submission: Submission, coming: Coming) -> Submitted:
+    async def _submit(self, upload: Upload, submission: Submission, coming: Coming, deed: Deed) -> Submitted:
         await self._its.storage.put(upload.photo, submission.payload_path, durable=False)
-        submitted: Submitted | None = None
         try:
-            submitted = await jobs.submit(self._its.db, submission)
+            async with retention.until_handed_over(self._its.storage, submission.payload_path) as photo:
+                submitted = await jobs.submit(self._its.db, submission, deed=deed)
+                photo.over = True
         except NoRoom as full:
             slack_s = submission.t_sync_response_s - submission.elapsed_s - submission.work.need_s
             raise self._its.door.admission.refusal(submission.work, full, slack_s=slack_s) from None
-        finally:
-            if submitted is None:
-                await retention.let_go(self._its.storage, [submission.payload_path], kind=PAYLOADS)
         coming.let_in()
         return submitted
 

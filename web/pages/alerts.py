@@ -16,8 +16,6 @@ Level = Literal["failed", "waiting"]
 
 #: Of the time a camera waits: who has stood in the queue for so long will hardly be served.
 LONG_WAIT = 0.5
-#: Free bytes, in reserves, under which the disk is worth a look.
-ROOMY = 3
 #: Part of a budget, or of a day's calls, that is worth a look.
 NEARLY = 0.8
 #: The last photos of a slot that are looked at, and of how many seconds.
@@ -76,7 +74,7 @@ class Machinery:
 def firing(its: Machinery) -> list[Alert]:
     """What is wrong, the worst first.
 
-    >>> disk = DiskView(free_bytes=1, total_bytes=9, reserve_bytes=2)
+    >>> disk = DiskView(free_bytes=1, total_bytes=9, reserve_bytes=2, is_there=True)
     >>> queue = QueueNews(queued=0, running=0, dead=3, oldest_s=0, workers=0)
     >>> [one.code for one in firing(Machinery(queue, "host:1", disk, 48, [], [], 1, None))]
     ['no_workers', 'disk_full', 'dead_letters']
@@ -98,9 +96,11 @@ def _machines(its: Machinery) -> Iterator[Alert]:
         yield Alert("no_workers", "failed", "/system")
     if its.scheduler is None:
         yield Alert("no_scheduler", "failed", "/system")
-    if disk.free_bytes < disk.reserve_bytes:
+    if not disk.is_there:
+        yield Alert("disk_gone", "failed", "/system")
+    elif disk.light == "failed":
         yield Alert("disk_full", "failed", "/settings?part=limits", {"free": disk.free_bytes})
-    elif disk.free_bytes < ROOMY * disk.reserve_bytes:
+    elif disk.light == "waiting":
         yield Alert("disk_low", "waiting", "/settings?part=limits", {"free": disk.free_bytes})
     if queue.queued and queue.oldest_s > its.patience_s * LONG_WAIT:
         yield Alert("queue_long", "failed", "/jobs?status=pending", {"queued": queue.queued})

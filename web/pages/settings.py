@@ -65,6 +65,7 @@ GROUPS: dict[str, dict[str, Sequence[Entry]]] = {
             Entry("ingest_per_minute", unit="per_minute"),
             Entry("ingest_per_minute_slot", unit="per_minute"),
             Entry("ingest_per_minute_address", unit="per_minute"),
+            Entry("api_per_minute", unit="per_minute"),
             Entry("api_per_minute_address", unit="per_minute"),
             Entry("gallery_per_minute_address", unit="per_minute"),
         ),

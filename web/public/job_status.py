@@ -16,6 +16,7 @@ from photochanger.db import Row
 from photochanger.failures import Conflict, JobNotFound
 from photochanger.tokens import Links
 from web import problems
+from web.exchange import SCOPE_KEY
 from web.ingest import failure_of, preferences
 from web.services import Services
 
@@ -37,7 +38,12 @@ class JobStatusResource:
             row = await existing(self._its, key)
             if not row["is_finalized"] and wait_s:
                 resp.set_header("Preference-Applied", f"wait={wait_s:g}")
-                await asyncio.wait({waiter.final}, timeout=wait_s)
+                gone = asyncio.ensure_future(req.scope[SCOPE_KEY].gone.wait())
+                try:
+                    either: set[asyncio.Future[Any]] = {waiter.final, gone}
+                    await asyncio.wait(either, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    gone.cancel()
                 row = waiter.final.result() if waiter.final.done() else await existing(self._its, key)
         await write(self._its, req, resp, row)
 

@@ -6,7 +6,7 @@ import falcon.asgi
 
 from photochanger import media
 from photochanger.failures import MediaExpired, MediaNotFound, ResultExpired
-from web.pictures import PICTURE_CSP, send_file
+from web.pictures import PICTURE_CSP
 from web.services import Services
 
 
@@ -27,7 +27,7 @@ class Media:
         resp.set_header("X-Content-Type-Options", "nosniff")
         resp.set_header("Content-Security-Policy", PICTURE_CSP)
         try:
-            await send_file(resp, await self._its.pictures.file(row["storage_key"]), row["bytes"])
+            await self._its.pictures.send(resp, row["storage_key"], row["bytes"])
         except ResultExpired:  # revoked while we looked
             raise MediaExpired() from None
 
