@@ -213,7 +213,7 @@ def check(since: datetime, until: datetime, by: By, time_zone: str) -> None:
         raise InvalidRequest("until must come after since")
     if (until - since).total_seconds() / _LEAST_S[by] > MOST_POINTS - 2:
         raise InvalidRequest(
-            f"That are more than {MOST_POINTS} points by {by}; ask for a shorter time, or for days, weeks or months"
+            f"These are more than {MOST_POINTS} points by {by}; ask for a shorter time, or for days, weeks or months"
         )
 
 

@@ -90,6 +90,7 @@ def test_the_calls_of_a_day_are_found_among_what_is_used() -> None:
         ("photos_fall_back", "waiting", {"endings": [ended(jobs=6, failed=2, fell_back=3)]}),
         ("photos_refused", "waiting", {"refused": {("slot-001", "invalid_password"): 3}}),
         ("photos_refused", "waiting", {"refused": {("slot-x", "slot_not_found"): 9}}),
+        ("photos_refused", "waiting", {"refused": {(f"made up {n}", "slot_not_found"): 1 for n in range(9)}}),
         ("calls_nearly", "waiting", {"providers": [provider(calls_per_day=100)], "calls": {"gemini": 80}}),
         ("calls_nearly", "failed", {"providers": [provider(calls_per_day=100)], "calls": {"gemini": 100}}),
     ],
@@ -97,6 +98,28 @@ def test_the_calls_of_a_day_are_found_among_what_is_used() -> None:
 def test_each_thing_that_goes_wrong_is_told(code: str, level: str, changes: dict[str, Any]) -> None:
     assert [(one.code, one.level) for one in firing(replace(WELL, **changes))] == [(code, level)]
     assert {f"alert.{code}", f"alert.{code}.do"} <= words("en").keys()
+
+
+@pytest.mark.parametrize(
+    ("code", "path"),
+    [
+        ("invalid_password", "/slots/slot-001"),
+        ("payload_too_large", "/settings?part=limits"),
+        ("queue_full", "/jobs?status=pending"),
+        ("slot_disabled", "/slots/slot-001"),
+        ("invalid_image", "/slots/slot-001"),
+    ],
+)
+def test_what_is_to_be_done_about_refused_photos_depends_on_why(code: str, path: str) -> None:
+    names = {"slot-001": "Booth"}
+    [alert] = firing(replace(WELL, refused={("slot-001", code): 3}, slot_names=names))
+    assert alert.path == path
+    assert {f"alert.photos_refused.do{alert.advice}", f"alert.photos_refused.go{alert.advice}"} <= words("en").keys()
+
+
+def test_refusals_that_another_alert_tells_of_are_not_told_twice() -> None:
+    names = {"slot-001": "Booth"}
+    assert firing(replace(WELL, refused={("slot-001", "storage_full"): 30}, slot_names=names)) == []
 
 
 def test_what_stops_the_evening_comes_first() -> None:

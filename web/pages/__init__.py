@@ -242,6 +242,7 @@ class Pages:
             "qr": qr,
             "now": now,
             "source": here(link),
+            "first": gallery.items[0].url if gallery.items else None,
             "back": None,
             "admin_page": admin_page,
         }

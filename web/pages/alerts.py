@@ -24,6 +24,22 @@ LATEST, LATELY_S = 20, 900.0
 SOME, MANY = 3, 0.5
 
 
+#: Why photos are refused that another alert tells of, with what to do; what else can be done about it than to compare
+#: the camera's address and password, and where that is, if not on the slot's page.
+_TOLD_OTHERWISE = {"storage_full", "no_workers", "unavailable"}
+_ADVICE = {
+    "payload_too_large": ".limits",
+    "image_too_large": ".limits",
+    "rate_limited": ".limits",
+    "queue_full": ".queue",
+    "slot_disabled": ".off",
+    "invalid_image": ".photo",
+    "unsupported_media_type": ".photo",
+    "invalid_request": ".photo",
+}
+_INSTEAD = {".limits": "/settings?part=limits", ".queue": "/jobs?status=pending"}
+
+
 @dataclass(frozen=True)
 class Alert:
     """One thing that is wrong. Its words are ``alert.<code>`` and, for what to do, ``alert.<code>.do``, with ``values``
@@ -33,6 +49,8 @@ class Alert:
     level: Level
     path: str
     values: Mapping[str, Any] = field(default_factory=dict)
+    #: An ending of the words for what to do, where that depends on the cause.
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,11 +132,19 @@ def _photos(its: Machinery) -> Iterator[Alert]:
             yield Alert("photos_fail", level, f"/jobs?slot_id={one['slot_id']}&status=failed&status=timed_out", values)
         elif one["fell_back"] >= max(SOME, MANY * one["jobs"]):
             yield Alert("photos_fall_back", "waiting", f"/jobs?slot_id={one['slot_id']}", values)
+    strangers = {slot_id: count for (slot_id, _), count in its.refused.items() if slot_id not in its.slot_names}
+    if (count := sum(strangers.values())) >= SOME:  # anybody can make them up: they are one line
+        names = ", ".join(sorted(strangers)[:SOME]) + (", …" if len(strangers) > SOME else "")
+        yield _refused("/#slots", names, count, "slot_not_found")
     for (slot_id, code), count in its.refused.items():
-        if count >= SOME:
-            path = f"/slots/{slot_id}" if slot_id in its.slot_names else "/#slots"
-            values = {"slot": its.slot_names.get(slot_id, slot_id), "count": count, "cause": code}
-            yield Alert("photos_refused", "waiting", path, values)
+        if count >= SOME and slot_id in its.slot_names and code not in _TOLD_OTHERWISE:
+            yield _refused(f"/slots/{slot_id}", its.slot_names[slot_id], count, code)
+
+
+def _refused(path: str, slot: str, count: int, cause: str) -> Alert:
+    advice = _ADVICE.get(cause, "")
+    values = {"slot": slot, "count": count, "cause": cause}
+    return Alert("photos_refused", "waiting", _INSTEAD.get(advice, path), values, advice)
 
 
 def _calls(its: Machinery) -> Iterator[Alert]:

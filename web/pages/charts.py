@@ -66,11 +66,13 @@ def stacked_bars(
     title: str,
     description: str = "",
     value: Callable[[float], str] = plain,
+    axis: Callable[[float], str] | None = None,
     behind: Series | None = None,
     whole: bool = False,
 ) -> Markup:
     """Bars, one for each of ``points`` (their labels), each made of the ``series`` from below; ``behind`` is a line
-    over them, such as their sums at another time; ``whole``: they count things, and no line stands at half a thing.
+    over them, such as their sums at another time; ``axis``: how the axis' numbers are written, which have room for few
+    letters, where not as ``value``; ``whole``: they count things, and no line stands at half a thing.
 
     >>> chart = stacked_bars(["Mon", "Tue"], [Series("done", "good", [3, 1]), Series("failed", "failed", [1, 0])],
     ...     title="Photos")
@@ -80,7 +82,7 @@ def stacked_bars(
     sums = [sum(one.values[at] or 0 for one in series) for at in range(len(points))]
     most = max([*sums, *(one for one in (behind.values if behind else ()) if one is not None)], default=0)
     plot = _Plot(len(points), [one for one in ticks(most) if one == int(one)] if whole else ticks(most))
-    parts = [plot.grid(value), plot.labels(points)]
+    parts = [plot.grid(axis or value), plot.labels(points)]
     for at, label in enumerate(points):
         told = [*series, behind] if behind else series
         words = ", ".join(f"{one.label} {value(one.values[at] or 0)}" for one in told if one.values[at])

@@ -24,7 +24,7 @@ from web.api.archive import MOST
 from web.api.galleries import Share, share_key, view
 from web.api.jobs import job_key
 from web.api.views import PictureView, picture
-from web.pages import language_of, qr_code, words
+from web.pages import here, language_of, qr_code, words
 from web.pages.frame import HEADERS, Framed, may, page
 
 #: Pictures of a page: a few screens of them.
@@ -138,7 +138,10 @@ class SlideshowPage(Framed):
         link = view(self._its, req, current, share).url if share else None
         if link:
             qr = qr_code(link, words(language_of(req))["gallery.qr"])
+        newest = await job_list.latest_results(self._its.db, asked.slot_id, None, 1)
+        first = [picture(self._its, req, current, one).url for one in newest.pictures]
         values: dict[str, Any] = {
+            "first": here(first[0]) if first else None,
             "name": named.name if named else None,
             "qr": qr,
             "link": link,

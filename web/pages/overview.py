@@ -72,7 +72,10 @@ class OverviewPage(Framed):
             values["tiles"] = await self._tiles(req, current, everything, asked)
         names = {slot.id: slot.name for slot in everything}
         offers_zone = current.time_zone == UNSET_ZONE and may(account, "settings:write")
-        self.show(req, resp, "overview.html", slot_names=names, offers_zone=offers_zone, **values)
+        changed = req.get_param("password") == "changed"
+        self.show(
+            req, resp, "overview.html", slot_names=names, offers_zone=offers_zone, password_changed=changed, **values
+        )
 
     async def _asked(self, everything: Sequence[Slot]) -> dict[str, ProviderView]:
         """The providers that a slot which is switched on may ask."""

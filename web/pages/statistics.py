@@ -308,7 +308,12 @@ class Drawn:
         series = [self._series("cost", "provider", lambda one: one.cost)]
         was = self._was(lambda one: one.cost)
         drawing = charts.stacked_bars(
-            self._labels, series, title=self._word("cost"), value=self._money, behind=was[0] if was else None
+            self._labels,
+            series,
+            title=self._word("cost"),
+            value=self._money,
+            axis=lambda value: formats.number(self._language, value, len(f"{value:g}".partition(".")[2])),
+            behind=was[0] if was else None,
         )
         return self._chart("cost", drawing, [*series, *was], self._money)
 

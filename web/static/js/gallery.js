@@ -6,7 +6,7 @@ import { busily } from "./busy.js";
 import { watch } from "./live.js";
 import { calmly, fetched, refresh } from "./refresh.js";
 import { show } from "./time.js";
-import { complain, toast } from "./toast.js";
+import { toast } from "./toast.js";
 import { count, word } from "./words.js";
 
 const EVERY_MS = 1500;
@@ -17,6 +17,7 @@ const bar = form.querySelector(".chosen");
 const arrived = document.getElementById("arrived");
 const chosen = new Set(); // of jobs, also of those that are not on the page
 let fresh = null;
+let isGap = false;
 let last = null;
 
 const items = (root) => [...root.querySelectorAll(".pick")];
@@ -79,14 +80,9 @@ const selectDay = (button) =>
     mark();
   });
 
-async function pack(event) {
-  event.preventDefault();
-  try {
-    await get("/api/me"); // that a session is over is said here, not in the file
-  } catch (problem) {
-    complain(problem);
-    return;
-  }
+async function pack() {
+  if (!chosen.size) return;
+  await get("/api/me"); // that a session is over is said here, not in the file
   const asked = new URLSearchParams([...chosen].map((job) => ["job_id", job]));
   const link = document.createElement("a");
   link.href = `/api/results/zip?${asked}`;
@@ -97,7 +93,10 @@ async function pack(event) {
   mark();
 }
 
-form.addEventListener("submit", pack);
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  busily(bar.querySelector("button:not([data-clear])"), pack);
+});
 form.addEventListener("click", (event) => {
   const box = event.target.closest(".pick input");
   if (box) ticked(box, event.shiftKey);
@@ -135,13 +134,14 @@ function announce(page) {
   const known = shown();
   const news = items(page).filter((item) => item.matches("#pictures *") && !known.has(item.dataset.job)).length;
   fresh = news ? page : null;
+  isGap = news > 0 && known.size > 0 && news === items(page).length; // between them and ours there may be more
   arrived.hidden = !news;
-  if (news) arrived.textContent = count("gallery.arrived", news);
+  if (news) arrived.textContent = isGap ? word("gallery.arrived_many", { n: news }) : count("gallery.arrived", news);
 }
 
 arrived.addEventListener("click", () => {
   if (!fresh) return;
-  if (!form.querySelector(".day")) {
+  if (isGap || !form.querySelector(".day")) {
     location.reload();
     return;
   }
@@ -185,16 +185,19 @@ opening?.addEventListener("change", () => {
   const own = opening.minutes.value === "own";
   opening.querySelector("#own").disabled = !own;
 });
-opening?.addEventListener("submit", async (event) => {
+opening?.addEventListener("submit", (event) => {
   event.preventDefault();
   const wrong = opening.querySelector(".error");
   const minutes = Number(opening.minutes.value === "own" ? opening.querySelector("#own").value : opening.minutes.value);
   wrong.hidden = true;
-  try {
+  const open = async () => {
     const share = await post("/api/gallery-shares", { slot_id: opening.slot_id.value || null, minutes });
     location.assign(`/gallery/shares/${share.id}`);
-  } catch (problem) {
+    await new Promise(() => {}); // until it is there, the button stays as it is
+  };
+  const refused = (problem) => {
     wrong.textContent = problem.message;
     wrong.hidden = false;
-  }
+  };
+  busily(opening.querySelector("[type=submit], button:not([type])"), open, { refused });
 });

@@ -1,10 +1,10 @@
 // One job, live, and what may be done with it.
+import { calmly, refresh } from "./refresh.js"; // before what changes the page
 import { post } from "./api.js";
 import { busily } from "./busy.js";
 import { compare } from "./compare.js";
 import { confirm } from "./dialog.js";
 import { watch } from "./live.js";
-import { calmly, refresh } from "./refresh.js";
 import { toast } from "./toast.js";
 import { word } from "./words.js";
 

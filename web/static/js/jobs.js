@@ -12,6 +12,7 @@ const EVERY_MS = 1500;
 const RERUNS = 50; // of one request
 const MOST_RERUNS = 500;
 const PAGE = 200;
+const MOST_PAGES = 10;
 const table = document.querySelector("table.jobs");
 const bulk = document.getElementById("bulk");
 
@@ -74,16 +75,25 @@ function choose(checked) {
   show();
 }
 
-async function busy(work) {
-  const buttons = bulk.querySelectorAll("button");
+// What `work` gives; undefined where it was refused, which has been said.
+async function alone(work) {
+  const buttons = [...bulk.querySelectorAll("button:enabled")];
   for (const button of buttons) button.disabled = true;
   try {
-    await work();
+    return await work();
   } catch (problem) {
     complain(problem);
+    return undefined;
   } finally {
     for (const button of buttons) button.disabled = false;
     progress(null);
+  }
+}
+
+async function busy(work) {
+  try {
+    await alone(work);
+  } finally {
     choose(false);
     stand(document.getElementById("all")); // the bar it was pressed on has gone
     look();
@@ -120,10 +130,13 @@ async function cancel() {
   });
 }
 
+// The newest that can be done again, of a few thousand: by default no photo outlives its job.
 async function matching() {
   const found = [];
   let after = null;
+  let pages = 0;
   do {
+    progress(pages / MOST_PAGES);
     const query = new URLSearchParams();
     for (const [name, value] of Object.entries({ ...filter(), limit: PAGE, ...(after ? { after } : {}) })) {
       for (const one of [value].flat()) query.append(name, one);
@@ -131,17 +144,19 @@ async function matching() {
     const page = await call("GET", `/api/jobs?${query}`);
     found.push(...page.items.filter((one) => one.finalized_at && one.has_original).map((one) => one.job_id));
     after = page.next;
-  } while (after && found.length < MOST_RERUNS);
-  return found.slice(0, MOST_RERUNS);
+    pages += 1;
+  } while (after && found.length < MOST_RERUNS && pages < MOST_PAGES);
+  return { some: found.slice(0, MOST_RERUNS), rest: after !== null || found.length > MOST_RERUNS };
 }
 
 async function rerun() {
-  const all = every;
-  const some = all ? await matching() : able("rerun");
+  const found = every ? await alone(matching) : { some: able("rerun"), rest: false };
+  if (!found) return;
+  const { some, rest } = found;
   if (!some.length) return void toast(word("jobs.no_rerun.deleted"), "failed");
   const sure = await confirm({
     title: count("jobs.rerun_title", some.length),
-    text: word("jobs.rerun_text"),
+    text: [word("jobs.rerun_text"), rest && word("jobs.rerun_newest")].filter(Boolean).join(" "),
     action: word("jobs.rerun"),
     danger: false,
   });

@@ -37,7 +37,10 @@ function build() {
     if (event.key === "ArrowRight") go(1);
   });
   dialog.addEventListener("close", () => {
-    links[at]?.focus();
+    // A list that was read anew meanwhile has another element of the same picture.
+    const own = links[at]?.closest("[id]");
+    const there = links[at]?.isConnected ? links[at] : document.getElementById(own?.id ?? "")?.querySelector("a[href]");
+    (there ?? document.getElementById("main"))?.focus();
     if (history.state?.lightbox) history.back();
   });
   dialog.querySelector(".more").onclick = (event) => {

@@ -3,11 +3,14 @@
 import { serverNow, show } from "./time.js";
 
 const POLL_MS = 5000;
+// Not everything that can go wrong is an event: a page that is seen is read anew now and then, stream or not.
+const CALM_MS = 20_000;
 const AGAIN_MS = 3000;
 // What has happened between the writing of a page and its stream's begin is read when the page has settled.
 const SETTLED_MS = 5000;
 let source = null;
-let polling = null;
+let timer = null;
+let pace = 0;
 let again = null;
 let refresh = () => {};
 let streams = true;
@@ -32,21 +35,20 @@ function standing(state) {
   root.dataset.live = state;
 }
 
-// Each reading says whether the server is reached.
+// Each reading says whether the server is reached, whatever the stream seems to be.
 function heard(event) {
-  if (!event.detail) standing("lost");
-  else standing(source ? "polling" : "on");
+  const streaming = source?.readyState === EventSource.OPEN;
+  standing(!event.detail ? "lost" : !source || streaming ? "on" : "polling");
+  every(event.detail && streaming ? CALM_MS : POLL_MS);
 }
 
 const isLost = () => document.documentElement.dataset.live === "lost";
 
-function poll() {
-  if (polling === null) polling = setInterval(() => refresh(), POLL_MS);
-}
-
-function stopPolling() {
-  clearInterval(polling);
-  polling = null;
+function every(ms) {
+  if (ms === pace) return;
+  clearInterval(timer);
+  if (ms) timer = setInterval(() => refresh(), ms);
+  pace = ms;
 }
 
 function open() {
@@ -54,11 +56,11 @@ function open() {
   // A page that shows nothing live, or an account that may not listen, asks now and then.
   if (!streams || document.body.dataset.stream === undefined) {
     if (!isLost()) standing("on");
-    return poll();
+    return every(POLL_MS);
   }
   source = new EventSource("/api/events");
   source.addEventListener("hello", () => {
-    stopPolling();
+    every(CALM_MS);
     standing("on");
     setTimeout(() => refresh(), Math.max(0, SETTLED_MS - performance.now())); // what happened before the stream began
   });
@@ -66,7 +68,7 @@ function open() {
   for (const name of ["job", "queue"]) source.addEventListener(name, (event) => tell(name, event));
   source.onerror = () => {
     if (!isLost()) standing("polling");
-    poll();
+    every(POLL_MS);
     if (source?.readyState === EventSource.CLOSED) again ??= setTimeout(open, AGAIN_MS); // refused: it will not retry
   };
 }
@@ -85,10 +87,10 @@ function close() {
 export function watch(onRefresh, { stream = true } = {}) {
   refresh = onRefresh;
   streams = stream;
-  document.addEventListener("live:read", (event) => source?.readyState !== EventSource.OPEN && heard(event));
+  document.addEventListener("live:read", (event) => !document.hidden && heard(event));
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) {
-      stopPolling();
+      every(0);
       close();
     } else open();
   });

@@ -3,6 +3,7 @@
 // for what one has just done oneself.
 import { show } from "./time.js";
 
+const PATIENCE_MS = 15_000;
 let running = null;
 let wanted = false;
 let outdated = false;
@@ -10,7 +11,8 @@ let outdated = false;
 /** The page as the server would write it now; null where it cannot be had. */
 export async function fetched(address = location.href) {
   try {
-    const answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store" });
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    const answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store", signal });
     const signedOut = answer.redirected && new URL(answer.url).pathname === "/sign-in";
     if (signedOut) (await import("./session.js")).over(); // not before: the first load is to be small
     if (signedOut || !answer.ok) return null;
@@ -81,6 +83,9 @@ function original(element) {
   }
   return copy.outerHTML;
 }
+
+// As the server wrote them, before another module puts anything into them.
+for (const element of document.querySelectorAll("[data-live]")) element.liveSource = original(element);
 
 /**
  * Reads the page anew, one reading at a time; `then` gets the fresh document. `changed`: something was just changed

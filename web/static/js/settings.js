@@ -277,19 +277,18 @@ rotate?.addEventListener("submit", async (event) => {
 });
 
 const end = document.getElementById("end-grace");
-end?.addEventListener("click", async () => {
-  const { grace_ends_at: until } = await get("/api/settings/ingest-password");
-  const sure = !until || (await confirm({
-    title: word("settings.js.end_grace"),
-    text: word("settings.js.end_grace_text"),
-    action: word("settings.js.end"),
-  }));
-  if (!sure) return;
-  await busily(end, async () => {
+end?.addEventListener("click", () =>
+  busily(end, async () => {
+    const { grace_ends_at: until } = await get("/api/settings/ingest-password");
+    const sure = !until || (await confirm({
+      title: word("settings.js.end_grace"),
+      text: word("settings.js.end_grace_text"),
+      action: word("settings.js.end"),
+    }));
+    if (!sure) return;
     await remove("/api/settings/ingest-password");
     location.reload();
-  });
-});
+  }));
 
 const form = document.getElementById("settings");
 if (form) plain(form);

@@ -1,5 +1,6 @@
 // The list of slots, each row as it stands now; makes a new one, brings archived ones back.
 import { post } from "./api.js";
+import { busily } from "./busy.js";
 import { watch } from "./live.js";
 import { calmly, refresh } from "./refresh.js";
 import { mark } from "./schema-form.js";
@@ -22,17 +23,22 @@ function refused(problem) {
   if (!errors.length) told("name", reason(problem));
 }
 
-dialog?.querySelector("form").addEventListener("submit", async (event) => {
+async function make() {
+  const [name, id] = [fields.name.value.trim(), fields.id.value.trim() || null];
+  const made = await post("/api/slots", { id, name, route: FIRST });
+  location.assign(`/slots/${made.id}`);
+  await new Promise(() => {}); // until it is there, the button stays as it is
+}
+
+dialog?.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
   for (const name in fields) told(name);
-  const [name, id] = [fields.name.value.trim(), fields.id.value.trim() || null];
-  try {
-    const made = await post("/api/slots", { id, name, route: FIRST });
-    location.assign(`/slots/${made.id}`);
-  } catch (problem) {
-    refused(problem);
-    dialog.querySelector("[aria-invalid]")?.focus();
-  }
+  busily(event.target.querySelector("[type=submit], button:not([type])"), make, {
+    refused: (problem) => {
+      refused(problem);
+      dialog.querySelector("[aria-invalid]")?.focus();
+    },
+  });
 });
 
 document.querySelector("main").addEventListener("click", async (event) => {

@@ -41,7 +41,7 @@ export function count(key, n, values = {}) {
 
 /** An amount of the money that the settings name. */
 export function money(value) {
-  return `${number(value, value ? 3 : 0)}\u00a0${document.documentElement.dataset.currency}`;
+  return `${number(value, value === 0 ? 0 : value < 1 ? 3 : 2)}\u00a0${document.documentElement.dataset.currency}`;
 }
 
 /** A number as people of this language write it. */
