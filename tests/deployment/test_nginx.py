@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import socket
 import ssl
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -104,6 +107,16 @@ def test_a_photo_comes_back_and_its_link_leads_through_the_proxy(proxied: tuple[
     link = httpx.URL(result_link(answer))
     assert (link.scheme, link.host) == ("https", NAME)
     assert client.get(link.raw_path.decode()).content == answer.content
+
+
+def test_a_whole_day_s_pictures_come_in_one_file(proxied: tuple[httpx.Client, int], behind: Installation) -> None:
+    client, _ = proxied
+    made = client.post("/ingest/slot-001", **form(photo(64, 48))).headers["x-job-id"]
+    names = {"job_id": [made, *(str(uuid4()) for _ in range(499))]}
+    with Api(behind.url, str(behind._database_url), client).signed_in("packer") as packer:
+        answer = client.get("/api/results/zip", params=names, headers=packer.headers)
+    assert answer.status_code == 200, answer.text
+    assert zipfile.is_zipfile(io.BytesIO(answer.content))
 
 
 def test_plain_http_is_sent_on_to_https(proxied: tuple[httpx.Client, int]) -> None:

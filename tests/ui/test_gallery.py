@@ -253,6 +253,46 @@ def test_without_javascript_pictures_are_seen_filtered_and_packed(guest: Guest, 
     assert zipfile.is_zipfile(download.value.path())
 
 
+def test_without_javascript_the_slideshow_shows_the_newest(guest: Guest, evening: Installation, link: str) -> None:
+    page = guest(javascript=False)
+    sign_in(page, evening)
+    for address in (f"{link}&slideshow=1", f"{evening.url}/gallery/slideshow"):
+        page.goto(address)
+        expect(page.locator("#none")).to_be_hidden()
+        loaded(page, "#stage .front")
+
+
+def test_a_gallery_that_was_left_open_begins_anew_where_more_came_than_a_page(
+    guest: Guest, evening: Installation
+) -> None:
+    page = guest()
+    sign_in(page, evening, path="/gallery")
+    expect(page.locator("html")).to_have_attribute("data-live", "on")
+    page.evaluate("document.querySelectorAll('#pictures .pick').forEach((one, at) => at && one.remove())")
+    page.locator("#pictures .pick").evaluate("(one) => (one.dataset.job = 'of-long-ago')")
+    evening.post(photo())
+    arrived = page.locator("#arrived")
+    expect(arrived).to_have_text(re.compile(r"^Show the \d+ newest pictures$"))
+    with page.expect_navigation():
+        arrived.click()
+    expect(page.locator(".pick").first).not_to_have_attribute("data-job", "of-long-ago")
+
+
+def test_a_double_click_opens_one_gallery(guest: Guest, evening: Installation) -> None:
+    page = guest()
+    sign_in(page, evening, path="/gallery")
+    [before] = evening.sql("SELECT count(*) AS n FROM gallery_share")
+    page.locator("[data-opens=opening]").click()
+    page.locator("#open-share .actions .button").last.dblclick()
+    expect(page).to_have_url(re.compile("/gallery/shares/"))
+    [after] = evening.sql("SELECT count(*) AS n FROM gallery_share")
+    assert after["n"] == before["n"] + 1
+    evening.sql(
+        "UPDATE gallery_share SET closed_at = clock_timestamp() WHERE closed_at IS NULL AND id::text = %s",
+        page.url.rpartition("/")[2],
+    )
+
+
 def test_who_may_only_look_opens_nothing(guest: Guest, evening: Installation) -> None:
     page = guest()
     sign_in(page, evening, name="looker", permissions=["jobs:read"], path="/gallery")

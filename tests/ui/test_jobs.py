@@ -332,6 +332,8 @@ def test_before_and_after_are_compared_by_keyboard(guest: Guest, studio: Install
     assert frame.evaluate("(frame) => frame.style.getPropertyValue('--at')") == "0%"
     page.keyboard.press("ArrowRight")
     assert frame.evaluate("(frame) => frame.style.getPropertyValue('--at')") == "1%"
+    page.evaluate("import('/static/js/refresh.js').then(({ refresh }) => refresh())")  # and stays where it was put
+    assert frame.evaluate("(frame) => frame.style.getPropertyValue('--at')") == "1%"
 
 
 def test_who_may_only_look_is_offered_nothing_else(guest: Guest, studio: Installation) -> None:

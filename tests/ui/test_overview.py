@@ -122,6 +122,18 @@ def test_when_the_stream_is_refused_the_page_asks_every_few_seconds(guest: Guest
     expect(page.locator(".health .light.good").first).not_to_have_css(*grey)
 
 
+def test_a_page_that_cannot_be_read_is_not_well_though_its_stream_is_open(guest: Guest, evening: Installation) -> None:
+    page = guest()
+    sign_in(page, evening)
+    expect(page.locator("html")).to_have_attribute("data-live", "on")
+    page.route("**/", lambda route: route.fulfill(status=503))  # as while PostgreSQL is away
+    evening.post(photo())
+    said = re.compile(r"^State unknown since \d\d:\d\d$")
+    expect(page.locator(".verdict:visible")).to_have_text(said, timeout=25_000)
+    page.unroute("**/")
+    expect(page.locator("html")).to_have_attribute("data-live", "on", timeout=12_000)
+
+
 def test_a_picture_of_the_strip_leads_to_its_job(guest: Guest, evening: Installation) -> None:
     page = guest(width=360)
     sign_in(page, evening)
@@ -158,10 +170,11 @@ def test_what_is_wrong_is_said_with_what_to_do(guest: Guest, evening: Installati
     sign_in(page, evening)
     expect(page.locator(".alerts")).to_contain_text("is nearly spent")
     expect(page.locator(".alerts")).not_to_contain_text("ingest password is wrong")
+    expect(page.locator("html")).to_have_attribute("data-live", "on")
     for _ in range(3):
         assert evening.post(photo(64, 48), password="of last year").status_code == 401
-    page.reload()
-    expect(page.locator(".alerts")).to_contain_text(
-        re.compile(r"\d photos for Slot 1 were refused within ten minutes: The ingest password is wrong")
+    expect(page.locator(".alerts")).to_contain_text(  # though no event tells of what made no job
+        re.compile(r"\d photos for Slot 1 were refused within ten minutes: The ingest password is wrong"),
+        timeout=25_000,
     )
     expect(page.locator(".verdict:visible")).to_have_text("Worth a look")
