@@ -285,6 +285,8 @@ class Fresh(Generic[T]):
                 self._reading = asyncio.create_task(self._refresh())
             if hasattr(self, "_value"):
                 await asyncio.wait({self._reading}, timeout=PATIENCE_S)
+                if not self._reading.done():
+                    self._read_at = time.monotonic()  # the others need not wait, too
             else:
                 await asyncio.shield(self._reading)  # who hangs up ends it for nobody else
         return self._value
