@@ -15,7 +15,7 @@ from typing import Literal
 import orjson
 import psycopg
 
-from photochanger.db import Database, fetch
+from photochanger.db import Database, Row, fetch
 
 #: First key of the advisory locks under which a limit is looked at and taken; the second is the limit's hash.
 LOCK = 0x50436C6D
@@ -194,7 +194,7 @@ async def release(
     await db.fetch(_RELEASE, {"holder": holder, "keys": held, "money": money, "spent": spent}, patience_s=patience_s)
 
 
-async def in_use(db: Database) -> list[dict[str, object]]:
+async def in_use(db: Database) -> list[Row]:
     """What is used now, by key: the amount, and when the first of it comes back. Not of single addresses, which are
     as many as there are guests; at most ``MOST``."""
     return await db.fetch(

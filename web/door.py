@@ -11,7 +11,6 @@ from photochanger.admission import Admission, Coming, Work, work_of
 from photochanger.config import Config
 from photochanger.db import Database
 from photochanger.failures import Failure, StorageFull
-from photochanger.limits import Limit
 from photochanger.providers import Options, Provider
 from photochanger.settings import Fresh, Settings
 from photochanger.slots import Slot
@@ -84,16 +83,12 @@ class Door:
     async def _within_limits(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, slot: Slot, current: Settings
     ) -> None:
-        wanted = [
-            Limit(key, most, "minute")
-            for key, most in (
-                ("ingest/server", current.ingest_per_minute),
-                (f"ingest/slot/{slot.id}", current.ingest_per_minute_slot),
-                (f"ingest/address/{network.subscriber(req.remote_addr)}", current.ingest_per_minute_address),
-            )
-            if most is not None
-        ]
-        await rates.take(self._db, resp, wanted, what="photos")
+        most = {
+            "ingest/server": current.ingest_per_minute,
+            f"ingest/slot/{slot.id}": current.ingest_per_minute_slot,
+            f"ingest/address/{network.subscriber(req.remote_addr)}": current.ingest_per_minute_address,
+        }
+        await rates.take(self._db, resp, most, what="photos")
 
 
 def _disk_of(storage: Storage) -> tuple[int, str]:

@@ -96,6 +96,15 @@ class Exchange:
             pass
         self.gone.set()
 
+    async def wait(self, awaited: asyncio.Future[Any], *, timeout_s: float) -> None:
+        """Returns when ``awaited`` is done or the client has hung up, after ``timeout_s`` at the latest."""
+        gone = asyncio.ensure_future(self.gone.wait())
+        either: set[asyncio.Future[Any]] = {awaited, gone}
+        try:
+            await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+
     async def send(self, message: Message) -> None:
         if self._ended:
             await self._send(message)

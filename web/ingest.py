@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import time
@@ -179,12 +178,7 @@ class Ingest:
 
     async def _wait(self, waiter: Waiter, exchange: Exchange, slot: Slot, patience_s: float) -> Row | None:
         """The job's final row; ``None`` when patience ran out. A client that hangs up ends the wait."""
-        gone = asyncio.ensure_future(exchange.gone.wait())
-        either: set[asyncio.Future[Any]] = {waiter.final, gone}
-        try:
-            await asyncio.wait(either, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
+        await exchange.wait(waiter.final, timeout_s=patience_s)
         if waiter.final.done():
             return waiter.final.result()
         if exchange.gone.is_set():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import falcon.asgi
 
@@ -14,12 +14,14 @@ from photochanger.limits import Exhausted, Limit, Standing
 WINDOW_S = 60
 
 
-async def take(db: Database, resp: falcon.asgi.Response, wanted: Sequence[Limit], *, what: str) -> None:
-    """Counts one of ``what`` (in words, many) against every limit; their keys' second parts say of whom they are.
+async def take(db: Database, resp: falcon.asgi.Response, most: Mapping[str, int | None], *, what: str) -> None:
+    """Counts one of ``what`` (in words, many) against every limit that is set: ``most`` of them a minute, by key, whose
+    second part says of whom they are.
 
     Raises:
         RateLimited: one of them is used up.
     """
+    wanted = [Limit(key, number, "minute") for key, number in most.items() if number is not None]
     if not wanted:
         return
     try:

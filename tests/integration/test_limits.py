@@ -17,7 +17,7 @@ PERMIT = Limit("calls/gemini/at-once", 3, "permit")
 
 
 async def used(db: Database) -> dict[str, float]:
-    return {str(row["key"]): row["used"] for row in await limits.in_use(db)}  # type: ignore[misc]
+    return {str(row["key"]): row["used"] for row in await limits.in_use(db)}
 
 
 async def permit(db: Database, holder: str, *more: Limit, worker_id: int | None = None) -> Grant:

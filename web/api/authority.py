@@ -9,7 +9,6 @@ import falcon.asgi
 
 from photochanger import network, sessions
 from photochanger.failures import Forbidden, InvalidToken, NotFound
-from photochanger.limits import Limit
 from photochanger.sessions import Caller
 from web import rates
 from web.api import OPEN, needed_by
@@ -66,10 +65,11 @@ class Authority:
 
     async def _within_limit(self, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
         current = await self._its.settings.get()
-        address = f"api/address/{network.subscriber(req.remote_addr)}"
-        given = (("api/server", current.api_per_minute), (address, current.api_per_minute_address))
-        wanted = [Limit(key, most, "minute") for key, most in given if most is not None]
-        await rates.take(self._its.db, resp, wanted, what="requests")
+        most = {
+            "api/server": current.api_per_minute,
+            f"api/address/{network.subscriber(req.remote_addr)}": current.api_per_minute_address,
+        }
+        await rates.take(self._its.db, resp, most, what="requests")
 
 
 async def caller_of(its: Services, req: falcon.asgi.Request) -> Caller:

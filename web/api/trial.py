@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import uuid4
 
 import falcon.asgi
@@ -23,7 +23,7 @@ from photochanger.storage import PAYLOADS
 from web import problems, uploads
 from web.api import answer, needs, parsed
 from web.api.jobs import cancel
-from web.exchange import SCOPE_KEY
+from web.exchange import SCOPE_KEY, Exchange
 from web.ingest import failure_of
 from web.models import Problem, Result
 from web.pages import details
@@ -134,13 +134,9 @@ class SlotTestRun:
     async def _ended(self, req: falcon.asgi.Request, waiter: Waiter, submitted: Submitted) -> None:
         """Waits for the job's end. Whoever hangs up has cancelled it: nobody else waits for its picture."""
         waiter.deadline = time.monotonic() + submitted.remaining_s
-        gone = asyncio.ensure_future(req.scope[SCOPE_KEY].gone.wait())
-        either: set[asyncio.Future[Any]] = {waiter.final, gone}
-        try:
-            await asyncio.wait(either, timeout=submitted.remaining_s + GRACE_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-        if gone.done() and not waiter.final.done():
+        exchange: Exchange = req.scope[SCOPE_KEY]
+        await exchange.wait(waiter.final, timeout_s=submitted.remaining_s + GRACE_S)
+        if exchange.gone.is_set() and not waiter.final.done():
             await cancel(self._its, submitted.job_id, actor=req.context.account.name)
             raise Cancelled("Whoever tried the slot has hung up")
 

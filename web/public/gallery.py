@@ -15,7 +15,6 @@ from photochanger import galleries, job_list, jobs, network
 from photochanger.db import Row
 from photochanger.failures import Failure, NotFound, ResultExpired, ResultNotFound
 from photochanger.job_search import Place
-from photochanger.limits import Limit
 from web import rates
 from web.api import Page, answer, cursor, position, query
 from web.api.authority import caller_of
@@ -157,10 +156,8 @@ async def open_window(its: Services, req: falcon.asgi.Request, resp: falcon.asgi
 
 async def _within_limit(its: Services, req: falcon.asgi.Request, resp: falcon.asgi.Response) -> None:
     most = (await its.settings.get()).gallery_per_minute_address
-    if most is None:
-        return
-    limit = Limit(f"gallery/address/{network.subscriber(req.remote_addr)}", most, "minute")
-    await rates.take(its.db, resp, [limit], what="requests")
+    address = f"gallery/address/{network.subscriber(req.remote_addr)}"
+    await rates.take(its.db, resp, {address: most}, what="requests")
 
 
 def _view(share_id: UUID, one: job_list.Picture, token: str) -> GalleryPicture:

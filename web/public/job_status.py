@@ -3,7 +3,6 @@ guest knows the job's id from the result link."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Any
 from uuid import UUID
@@ -38,12 +37,7 @@ class JobStatusResource:
             row = await existing(self._its, key)
             if not row["is_finalized"] and wait_s:
                 resp.set_header("Preference-Applied", f"wait={wait_s:g}")
-                gone = asyncio.ensure_future(req.scope[SCOPE_KEY].gone.wait())
-                try:
-                    either: set[asyncio.Future[Any]] = {waiter.final, gone}
-                    await asyncio.wait(either, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    gone.cancel()
+                await req.scope[SCOPE_KEY].wait(waiter.final, timeout_s=wait_s)
                 row = waiter.final.result() if waiter.final.done() else await existing(self._its, key)
         await write(self._its, req, resp, row)
 
